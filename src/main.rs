@@ -1,0 +1,2 @@
+//! Onceflow.
+fn main() {}
