@@ -1,1 +1,11 @@
-//! Onceflow.
+//! Plans, expressions, operators, keyed state and formats of Onceflow.
+//!
+//! No Kafka, no RocksDB, no clock, no threads: records come in as [`message::MessageBatch`], leave as [`output::Output`], and
+//! state leaves and comes back as rows.
+
+pub mod batch;
+pub mod expr;
+pub mod message;
+pub mod output;
+pub mod plan;
+pub mod state;

@@ -1,0 +1,3 @@
+//! Keyed state.
+
+pub mod cold;
