@@ -1,0 +1,1 @@
+//! Working state: what is cold.
