@@ -35,6 +35,5 @@ mod shard;
 
 pub use error::{StorageError, StorageErrorKind};
 pub use name::FileName;
-#[cfg(feature = "rocksdb")]
 pub(crate) use name::check_component;
 pub use shard::ShardStorage;
