@@ -37,9 +37,9 @@ use rocksdb::{
     LogLevel, Options, ReadOptions, SstFileWriter,
 };
 
-use super::frozen::{FrozenCold, Ledger, bring_back};
+use super::frozen::{FrozenCold, Ledger, bring_back, find_damage};
 use super::work_directory::WorkDirectory;
-use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind};
+use crate::storage::{ShardStorage, StorageError, StorageErrorKind};
 
 /// Uncompressed bytes of a block. Runs are read from end to end, so larger blocks only compress better.
 const BLOCK_BYTES: usize = 32 * 1024;
@@ -98,15 +98,13 @@ impl RocksCold {
         fs::create_dir(&database).map_err(|error| StorageError::io(&database, error))?;
         bring_back(storage, snapshot, &database)?;
         RocksCold::open(work, incarnation, cache_bytes, Ledger::restored(snapshot), false).map_err(|error| {
-            // RocksDB names the file in the working directory; the operator knows the one in the storage.
-            let message = error.to_string();
-            let file = snapshot.files.iter().find(|file| message.contains(&file.local));
-            let name = file.and_then(|file| FileName::parse(&file.stored).ok());
-            match name {
-                Some(name) if error.kind() == StorageErrorKind::Damaged => {
-                    StorageError::damaged(storage.path(&name), message)
-                }
-                _ => error,
+            if error.kind() != StorageErrorKind::Damaged {
+                return error;
+            }
+            // RocksDB blames its list of files for what it finds in a table. Checksums know better.
+            match find_damage(storage, snapshot) {
+                Ok(None) => error,
+                Ok(Some(damage)) | Err(damage) => damage,
             }
         })
     }
