@@ -76,10 +76,11 @@ impl PartitionClock {
         Ok(())
     }
 
-    /// Reading was held back (paused, or by back-pressure): the silence says nothing about the partition.
-    pub fn held_back(&mut self, now_ms: u64) {
+    /// Reading was held back (paused, at a barrier, or by back-pressure) for this long: that silence says nothing about
+    /// the partition.
+    pub fn held_back(&mut self, for_ms: u64) {
         if let Some(since) = &mut self.at_end_since_ms {
-            *since = now_ms;
+            *since = since.saturating_add(for_ms);
         }
     }
 
@@ -126,7 +127,7 @@ mod tests {
         clock.reached_end(NextOffset(12), 100).unwrap();
         assert!(!clock.is_idle(129));
         assert!(clock.is_idle(130));
-        clock.held_back(200);
+        clock.held_back(100);
         assert!(!clock.is_idle(229));
         clock.reached_end(NextOffset(12), 215).unwrap();
         assert!(clock.is_idle(230), "standing at the end goes on");
