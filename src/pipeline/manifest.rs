@@ -2,7 +2,7 @@
 //! file and one fsync; the decision holds its hash.
 
 use onceflow_engine::state::cold::{ColdSnapshot, Run};
-use onceflow_engine::state::extents::Extent;
+use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::KeptSnapshot;
 use onceflow_protocol::{Epoch, Frontiers, ManifestRef, Position, TopicIdentity};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ pub struct Manifest {
     /// Worker threads that the extents belong to.
     pub workers: usize,
     /// Live extents: the open panes' rows.
-    pub extents: Vec<Extent>,
+    pub live: LiveExtents,
     /// Cold runs.
     pub runs: Vec<Run>,
     /// The generation that the next eviction gets.
@@ -86,7 +86,7 @@ impl From<Kept> for KeptSnapshot {
 impl Manifest {
     /// Every file that a restore of this snapshot needs; `own` is the file that holds the manifest.
     pub fn files(&self, own: &str) -> Vec<String> {
-        let extents = self.extents.iter().map(|extent| extent.file.clone());
+        let extents = self.live.files().map(str::to_string);
         let cold = self.cold.iter().flat_map(|cold| cold.files.iter().map(|file| file.stored.clone()));
         let mut files: Vec<String> = extents.chain(cold).chain([own.to_string()]).collect();
         files.sort();

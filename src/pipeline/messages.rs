@@ -3,7 +3,7 @@
 use crossbeam_channel::Sender;
 use onceflow_engine::output::Output;
 use onceflow_engine::state::window_state::Partials;
-use onceflow_engine::worker::{Frozen, Worker};
+use onceflow_engine::worker::Frozen;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
 
@@ -41,11 +41,16 @@ pub enum ToWorker {
         frontiers: Vec<Frontiers>,
         /// Wait for [`ToWorker::Resume`].
         hold: bool,
-        /// Panes, as (state id, pane), to be written whole.
-        rewrite: Vec<(u32, i64)>,
     },
     /// Go on.
     Resume,
+    /// Write this pane whole at the next barrier, so that the segments go that hold little else.
+    Rewrite {
+        /// Number of the step's state.
+        state_id: u32,
+        /// Start of the pane, milliseconds.
+        pane: i64,
+    },
 }
 
 /// To the thread that owns the producer.
@@ -89,10 +94,9 @@ pub enum ToKeeper {
         /// Its changes.
         frozen: Frozen,
     },
+    /// The run is over: note the last commit, then end.
+    End,
 }
-
-/// New workers with their state, made by a restore.
-pub type Workers = Vec<Worker>;
 
 /// Tells the driver about a failure; that nobody listens any more is no failure.
 pub fn fail(driver: &DriverSender, kind: ErrorKind, message: impl Into<String>) {

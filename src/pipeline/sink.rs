@@ -8,21 +8,25 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use onceflow_engine::output::{DEAD_LETTER_SINK, Output};
+use onceflow_engine::output::Output;
 use onceflow_protocol::coordinator::Event;
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind};
 
-use super::context::Context;
+use super::context::{Context, SHARD, wall_clock_ms};
 use super::kill_point::KillPoint;
 use super::load::Load;
 use super::messages::{DriverSender, ToSink, fail};
-use crate::kafka::{KafkaError, OutRecord, SendError, TransactionalProducer};
+use crate::kafka::{
+    Admin, KafkaError, OutRecord, ProducerSettings, Refusal, SendError, TopicLimits, TopicRef, TransactionalProducer,
+};
 
 /// How long the thread sleeps when there is nothing to do; the producer is polled at least this often.
 const IDLE: Duration = Duration::from_millis(10);
+/// Time limit of a question to the brokers.
+const CALL: Duration = Duration::from_secs(30);
 
 /// State of the sink thread.
 pub struct Sink {
@@ -31,11 +35,13 @@ pub struct Sink {
     load: Arc<Load>,
     inbox: Receiver<ToSink>,
     producer: Option<TransactionalProducer>,
+    /// The plan's output topics, then the control topic.
+    topics: Vec<TopicRef>,
+    limits: Vec<TopicLimits>,
     /// Workers that have reached the barrier of the open epoch, in their order.
     at_barrier: Vec<bool>,
     /// What arrived behind a worker's barrier.
     held: VecDeque<ToSink>,
-    in_transaction: bool,
 }
 
 impl Sink {
@@ -48,7 +54,7 @@ impl Sink {
         workers: usize,
     ) -> Sink {
         let (at_barrier, held) = (vec![false; workers], VecDeque::new());
-        Sink { context, driver, load, inbox, producer: None, at_barrier, held, in_transaction: false }
+        Sink { context, driver, load, inbox, producer: None, topics: vec![], limits: vec![], at_barrier, held }
     }
 
     /// Runs until the run is over.
@@ -59,7 +65,7 @@ impl Sink {
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let result = result.and_then(|()| self.producer.as_mut().map_or(Ok(()), TransactionalProducer::poll));
+            let result = result.and_then(|()| self.producer.as_mut().map_or(Ok(()), |producer| producer.poll(Duration::ZERO)));
             if let Err(error) = result {
                 fail(&self.driver, error.kind, error.to_string());
                 break;
@@ -88,15 +94,15 @@ impl Sink {
     }
 
     fn init_transactions(&mut self) -> Result<(), KafkaError> {
-        let context = &self.context;
-        let mut producer = TransactionalProducer::create(
-            &context.kafka,
-            &context.transactional_id,
-            context.transaction_timeout,
-            &context.plan.output_topics,
-            &context.control_topic,
-        )?;
-        producer.init_transactions(context.transaction_timeout + Duration::from_secs(30))?;
+        let context = self.context.clone();
+        let admin = Admin::open(&context.connection)?;
+        let topics = [&context.plan.output_topics[..], std::slice::from_ref(&context.control_topic)].concat();
+        self.limits = topics.iter().map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
+        let settings =
+            ProducerSettings::new(&context.transactional_id, context.transaction_timeout(), &self.limits);
+        let mut producer = TransactionalProducer::create(&context.connection, &settings)?;
+        producer.init_transactions(context.transaction_timeout() + CALL)?;
+        self.topics = topics.iter().map(|topic| producer.topic(topic)).collect::<Result<_, _>>()?;
         self.producer = Some(producer);
         self.driver.event(Event::Initialised(Box::new(context.new_claim())));
         Ok(())
@@ -119,33 +125,48 @@ impl Sink {
     }
 
     fn begin(&mut self) -> Result<(), KafkaError> {
-        self.producer()?.begin()?;
-        self.in_transaction = true;
-        Ok(())
+        self.producer()?.begin()
     }
 
     fn commit(&mut self) -> Result<(), KafkaError> {
-        let limit = self.context.commit_timeout;
-        self.in_transaction = false;
+        let limit = self.context.commit_timeout();
         self.producer()?.commit(limit)
     }
 
-    /// Hands records to the client; a full queue is waited out, since no send may be silently absent.
     fn produce(&mut self, output: Output) -> Result<(), KafkaError> {
         let bytes = output.size_bytes();
-        let shard_control = self.context.plan.output_topics.len();
+        let now_ms = wall_clock_ms();
         let producer = self.producer.as_mut().ok_or_else(no_producer)?;
+        let mut headers = Vec::new();
         for record in output.records() {
-            debug_assert!(record.topic() < shard_control || record.sink() == DEAD_LETTER_SINK);
-            send(producer, &self.load, &OutRecord::from(record))?;
+            headers.clear();
+            headers.extend(record.headers());
+            let limits = &self.limits[record.topic()];
+            let header_bytes = headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
+            let (key, value) = (record.key(), record.value());
+            let value_bytes = value.map_or(0, <[u8]>::len);
+            limits
+                .check(key, value_bytes, headers.len(), header_bytes, record.timestamp(), now_ms)
+                .map_err(|refusal| refused(&limits.topic, &refusal))?;
+            let timestamp = record.timestamp();
+            let topic = self.topics[record.topic()];
+            let record = OutRecord { topic, partition: None, key, value, timestamp, headers: &headers };
+            send(producer, &self.load, &record)?;
         }
         self.load.held_bytes.fetch_sub(bytes, Relaxed);
         Ok(())
     }
 
     fn produce_control(&mut self, key: &str, value: &[u8]) -> Result<(), KafkaError> {
-        let timestamp = self.context.wall_clock_ms();
-        let record = OutRecord::control(self.context.plan.output_topics.len(), self.context.shard, key, value, timestamp);
+        let topic = *self.topics.last().ok_or_else(no_producer)?;
+        let record = OutRecord {
+            topic,
+            partition: Some(SHARD as i32),
+            key: Some(key.as_bytes()),
+            value: Some(value),
+            timestamp: wall_clock_ms(),
+            headers: &[],
+        };
         let load = self.load.clone();
         send(self.producer()?, &load, &record)
     }
@@ -153,7 +174,7 @@ impl Sink {
     fn barrier(&mut self, worker: usize, epoch: Epoch) -> Result<(), KafkaError> {
         self.at_barrier[worker] = true;
         if self.at_barrier.iter().all(|at| *at) {
-            let limit = self.context.commit_timeout;
+            let limit = self.context.commit_timeout();
             self.producer()?.flush(limit)?;
             self.driver.event(Event::Flushed(epoch));
         }
@@ -162,7 +183,7 @@ impl Sink {
 
     fn decide(&mut self, decision: &Decision) -> Result<(), KafkaError> {
         self.produce_control(Decision::KEY, &to_json(decision)?)?;
-        let limit = self.context.commit_timeout;
+        let limit = self.context.commit_timeout();
         self.producer()?.flush(limit)?;
         KillPoint::AfterDecision.pass();
         self.commit()?;
@@ -186,24 +207,33 @@ impl Sink {
     }
 }
 
+/// Hands a record to the client; a full queue is waited out, since no send may be silently absent.
 fn send(producer: &mut TransactionalProducer, load: &Load, record: &OutRecord<'_>) -> Result<(), KafkaError> {
     loop {
         match producer.send(record) {
-            Ok(()) => return Ok(()),
+            // A run that is over commits nothing any more.
             Err(SendError::QueueFull) if load.is_cancelled() => return Ok(()),
-            Err(SendError::QueueFull) => {
-                producer.poll()?;
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            Err(SendError::QueueFull) => producer.poll(Duration::from_millis(1))?,
             Err(SendError::Failed(error)) => return Err(error),
+            Ok(()) => return Ok(()),
         }
     }
 }
 
+/// What the broker would refuse is refused before it can fail the transaction over and over.
+fn refused(topic: &str, refusal: &Refusal) -> KafkaError {
+    KafkaError {
+        kind: ErrorKind::Data,
+        what: format!("produce to topic {topic}"),
+        code: None,
+        message: refusal.to_string(),
+    }
+}
+
 fn no_producer() -> KafkaError {
-    KafkaError::bug("the producer was used before it was initialised")
+    KafkaError::bug("produce", "the producer was used before it was initialised")
 }
 
 fn to_json(record: &impl serde::Serialize) -> Result<Vec<u8>, KafkaError> {
-    serde_json::to_vec(record).map_err(|error| KafkaError::bug(format!("a control record could not be written: {error}")))
+    serde_json::to_vec(record).map_err(|error| KafkaError::bug("write a control record", error.to_string()))
 }

@@ -227,7 +227,11 @@ impl Running {
                 self.parts[from] = Some(partials);
                 self.merge_if_complete()
             }
-            ToWorker::Freeze { epoch, frontiers, hold, rewrite } => self.freeze(epoch, &frontiers, hold, &rewrite),
+            ToWorker::Freeze { epoch, frontiers, hold } => self.freeze(epoch, &frontiers, hold),
+            ToWorker::Rewrite { state_id, pane } => {
+                self.thread.engine.rewrite(state_id, pane);
+                Ok(())
+            }
             ToWorker::Resume => {
                 self.standing = false;
                 self.relieve_memory()
@@ -256,7 +260,7 @@ impl Running {
     }
 
     fn next_ends(&self) -> Vec<Option<i64>> {
-        (0..self.thread.context.windowed_steps).map(|step| self.thread.engine.next_end(step)).collect()
+        (0..self.thread.context.windowed.len()).map(|step| self.thread.engine.next_end(step)).collect()
     }
 
     fn fire(&mut self, step: usize, end: i64) -> Step {
@@ -295,14 +299,14 @@ impl Running {
         Ok(())
     }
 
-    fn freeze(&mut self, epoch: Epoch, frontiers: &[Frontiers], hold: bool, rewrite: &[(u32, i64)]) -> Step {
+    fn freeze(&mut self, epoch: Epoch, frontiers: &[Frontiers], hold: bool) -> Step {
         let thread = &mut self.thread;
         let worker = thread.index;
         for (step, frontiers) in frontiers.iter().enumerate() {
             thread.engine.advance(step, *frontiers)?;
         }
-        if thread.context.windowed_steps > 0 {
-            let frozen = thread.engine.freeze(rewrite);
+        if !thread.context.windowed.is_empty() {
+            let frozen = thread.engine.freeze();
             thread.keeper.send(ToKeeper::Frozen { worker, frozen }).map_err(|_| Stop::Over)?;
         }
         thread.sink.send(ToSink::Barrier { worker, epoch }).map_err(|_| Stop::Over)?;
