@@ -210,8 +210,8 @@ impl Admin {
     /// Adds the client's last trouble to a bare time-out.
     fn explained(&self, mut error: KafkaError) -> KafkaError {
         self.client.poll_producer(Duration::ZERO);
-        if let Some(last) = self.client.take_errors().pop() {
-            error.message = format!("{}; the client's last trouble: {}", error.message, last.message);
+        if let Some(last) = self.client.last_trouble() {
+            error.message = format!("{}; the client's last trouble: {last}", error.message);
         }
         error
     }

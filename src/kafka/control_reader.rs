@@ -15,7 +15,9 @@
 //! The end of a committed scan is the last stable offset at its beginning, found by asking the leader and
 //! reached by position (a record or the end-of-partition event): behind it lie records of open transactions
 //! and those that a healthy writer goes on committing. Our own claim can lie behind it for a moment: that is
-//! why a start waits for its record instead of an end.
+//! why a start waits for its record instead of an end. (A commit returns when it is decided, before its markers
+//! are written: for some milliseconds not even its own process sees the end move. `init_transactions` returns
+//! only when the markers of everything before are there.)
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

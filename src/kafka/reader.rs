@@ -15,6 +15,7 @@
 //!
 //! Traps: end-of-partition stands at the last stable offset, and comes once for each time that the end is
 //! reached. Pausing drops what was fetched but not taken; resuming fetches it again from the last taken record.
+//! A look-up by time can find a transaction's marker, whose time is the commit's: an offset, but no record.
 
 use std::sync::Arc;
 use std::time::Duration;

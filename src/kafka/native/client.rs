@@ -106,6 +106,11 @@ impl Client {
         self.events().errors.drain(..).collect()
     }
 
+    /// The newest client error that names a cause: the reason behind a bare time-out.
+    pub fn last_trouble(&self) -> Option<String> {
+        self.events().last.clone()
+    }
+
     /// The first failed delivery of this client, but a record that was refused for its own sake goes before
     /// those that failed beside it.
     pub fn failed_delivery(&self) -> Option<KafkaError> {
@@ -160,7 +165,7 @@ impl Client {
         }
         let mut error = KafkaError::from_flags(what, code, flags, message);
         if matches!(code, Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown)
-            && let Some(last) = &self.events().last
+            && let Some(last) = self.last_trouble()
         {
             error.message = format!("{}; the client's last trouble: {last}", error.message);
         }
@@ -299,7 +304,10 @@ unsafe extern "C" fn on_error(
         }
         (code, _) => KafkaError::from_code(what, code, reason),
     };
-    events.last = Some(error.message.clone());
+    // "All brokers are down" only sums up what was said about each of them.
+    if error.code != Some(Code::AllBrokersDown) || events.last.is_none() {
+        events.last = Some(error.message.clone());
+    }
     if events.errors.len() == KEPT_ERRORS {
         events.errors.pop_front();
     }
