@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod expr;
+pub mod kafka_properties;
 pub mod message;
 pub mod output;
 pub mod plan;
