@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod expr;
+pub mod formats;
 pub mod message;
 pub mod output;
 pub mod plan;

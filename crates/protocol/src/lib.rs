@@ -3,8 +3,10 @@
 //! Nothing here knows a clock, a thread, a file or Kafka: an event goes in, effects come out. So the simulator runs the very
 //! code that ships.
 
+mod error;
 mod time;
 mod window;
 
+pub use error::ErrorKind;
 pub use time::{EventTime, Frontiers, Watermark};
 pub use window::WindowSpec;
