@@ -9,6 +9,8 @@
 //!
 //! An encoder is made once for a sink and bound to each batch, where every column is downcast once; a row then costs no allocation.
 
+use std::convert::Infallible;
+
 use arrow::array::{
     Array, AsArray, BooleanArray, Decimal128Array, LargeStringArray, PrimitiveArray, RecordBatch,
     StringArray, StringViewArray,
@@ -121,6 +123,27 @@ impl JsonRows<'_> {
     /// # Errors
     /// A value that JSON cannot say; `out` ends within the object then.
     pub fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        self.write_with(row, out, |member, reason, _| Err(format!("column {}: {reason}", member.name)))
+    }
+
+    /// Appends row `row` as a JSON object, with null for what JSON cannot say.
+    pub fn write_or_null(&self, row: usize, out: &mut Vec<u8>) {
+        let written: Result<(), Infallible> = self.write_with(row, out, |_, _, out| {
+            out.extend_from_slice(b"null");
+            Ok(())
+        });
+        match written {
+            Ok(()) => (),
+            Err(never) => match never {},
+        }
+    }
+
+    fn write_with<E>(
+        &self,
+        row: usize,
+        out: &mut Vec<u8>,
+        refused: impl Fn(&Member, &'static str, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         if self.columns.is_empty() {
             out.push(b'{');
         }
@@ -128,11 +151,9 @@ impl JsonRows<'_> {
             out.extend_from_slice(&column.member.prefix);
             if column.array.is_some_and(|array| array.is_null(row)) {
                 out.extend_from_slice(b"null");
-            } else {
-                column
-                    .values
-                    .write(row, out)
-                    .map_err(|reason| format!("column {}: {reason}", column.member.name))?;
+            } else if let Err(reason) = column.values.write(row, out) {
+                // Nothing of a value is written before it is known that it can be.
+                refused(column.member, reason, out)?;
             }
         }
         out.push(b'}');
@@ -389,8 +410,15 @@ mod tests {
             (Arc::new(Date32Array::from(vec![i32::MAX])), "years"),
             (Arc::new(TimestampMillisecondArray::from(vec![i64::MIN])), "years"),
         ] {
-            let error = encode(&rows(vec![("x", array)]), Timestamps::Rfc3339).remove(0).unwrap_err();
+            let rows = rows(vec![("x", array)]);
+            let error = encode(&rows, Timestamps::Rfc3339).remove(0).unwrap_err();
             assert!(error.starts_with("column x: ") && error.contains(reason), "{error}");
+            let mut out = vec![];
+            JsonEncoder::new(&rows.schema(), Timestamps::Rfc3339)
+                .bind(&rows)
+                .unwrap()
+                .write_or_null(0, &mut out);
+            assert_eq!(out, br#"{"x":null}"#);
         }
     }
 
