@@ -1,1 +1,3 @@
 //! Onceflow.
+
+pub mod kafka_properties;

@@ -1,1 +1,5 @@
 //! Onceflow.
+
+mod error;
+
+pub use error::ErrorKind;
