@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_few_are_broken() {
-        let broken = all(7).iter().filter(|value| serde_json::from_slice::<serde_json::Value>(value).is_err()).count();
+        let broken =
+            all(7).iter().filter(|value| serde_json::from_slice::<serde_json::Value>(value).is_err()).count();
         assert!((1..20).contains(&broken), "{broken}");
     }
 }

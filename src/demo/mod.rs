@@ -80,7 +80,11 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         run.remove();
         return Ok(ExitCode::SUCCESS);
     }
-    println!("The pipeline's log and checkpoints stay in {}, its topics begin with {}.", run.dir.display(), run.pipeline);
+    println!(
+        "The pipeline's log and checkpoints stay in {}, its topics begin with {}.",
+        run.dir.display(),
+        run.pipeline
+    );
     judged.map(|_| ExitCode::FAILURE)
 }
 
@@ -102,8 +106,11 @@ impl Run {
             pipeline,
             dir,
         };
-        let created =
-            run.kafka.create_topics(&[(&run.orders, args.partitions), (&run.totals, args.partitions), (&run.dead_letter, 1)]);
+        let created = run.kafka.create_topics(&[
+            (&run.orders, args.partitions),
+            (&run.totals, args.partitions),
+            (&run.dead_letter, 1),
+        ]);
         if created.is_err() {
             run.remove_directory();
         }
@@ -187,7 +194,11 @@ impl Run {
             progress.show(|| {
                 let percent = 100 * read / args.records;
                 let (sent, read) = (grouped(orders.sent()), grouped(read));
-                format!("{percent:>3} %  {sent} written, {read} committed, {} of {} deaths", kill - 1, args.kills)
+                format!(
+                    "{percent:>3} %  {sent} written, {read} committed, {} of {} deaths",
+                    kill - 1,
+                    args.kills
+                )
             });
             orders.must_not_have_failed()?;
             if read != moved.1 {

@@ -124,7 +124,10 @@ pub fn prove(run: &Run, written: u64) -> Result<Vec<Statement>> {
         },
         Statement {
             about: "late",
-            text: format!("{} orders came hours too late: each in the dead letter topic once, in no row", grouped(late)),
+            text: format!(
+                "{} orders came hours too late: each in the dead letter topic once, in no row",
+                grouped(late)
+            ),
             holds: late > 0 && late == fold.late,
         },
         Statement {
@@ -154,7 +157,8 @@ pub fn prove(run: &Run, written: u64) -> Result<Vec<Statement>> {
             ),
             holds: counts.read == input
                 && sum == input
-                && (counts.used, counts.filtered, counts.late, counts.dead) == (fold.used, fold.filtered, late, broken),
+                && (counts.used, counts.filtered, counts.late, counts.dead)
+                    == (fold.used, fold.filtered, late, broken),
         },
         hidden,
     ])
@@ -216,7 +220,8 @@ fn row(record: &PlainRecord<'_>) -> Result<Row> {
 
 fn text<'a>(record: &PlainRecord<'a>, header: &str) -> Result<&'a str> {
     let value = record.header(header).and_then(|value| std::str::from_utf8(value).ok());
-    value.with_context(|| format!("the dead letter at {}/{} has no {header}", record.partition, record.offset))
+    value
+        .with_context(|| format!("the dead letter at {}/{} has no {header}", record.partition, record.offset))
 }
 
 fn number<T: FromStr>(record: &PlainRecord<'_>, header: &str) -> Result<T> {

@@ -54,7 +54,9 @@ impl Victim {
     pub fn must_run(&mut self, run: &Run) -> Result<()> {
         match self.ended()? {
             None => Ok(()),
-            Some(status) => bail!("the pipeline ended by itself ({status}); its log ends with\n{}", run.log_end()),
+            Some(status) => {
+                bail!("the pipeline ended by itself ({status}); its log ends with\n{}", run.log_end())
+            }
         }
     }
 }

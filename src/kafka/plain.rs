@@ -73,7 +73,9 @@ impl Plain {
     pub fn create_topics(&self, topics: &[(&str, i32)]) -> Result<()> {
         let new: Vec<NewTopic<'_>> = topics
             .iter()
-            .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1"))
+            .map(|(name, partitions)| {
+                NewTopic::new(name, *partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1")
+            })
             .collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let results = runtime.block_on(self.admin()?.create_topics(&new, &options()));
@@ -119,7 +121,9 @@ impl Plain {
                     unread.remove(&partition);
                 }
                 Some(Err(error)) => return Err(error).with_context(|| format!("reading {topic}")),
-                None if last.elapsed() > PATIENCE => bail!("reading {topic}: nothing comes from partitions {unread:?}"),
+                None if last.elapsed() > PATIENCE => {
+                    bail!("reading {topic}: nothing comes from partitions {unread:?}")
+                }
                 None => continue,
             }
             last = Instant::now();
