@@ -28,6 +28,8 @@
 //!   ::fate(offset, deadline) -> Fate               ::bounds(deadline) -> Bounds
 //! ```
 //!
+//! `plain` holds clients that share nothing with the above: the demo writes its input and reads its proof with them.
+//!
 //! Offsets named `next_offset` are the offset to read next, never that of a record. Timestamps are milliseconds
 //! since 1970.
 
@@ -40,6 +42,8 @@ mod control_topic;
 #[forbid(unsafe_code)]
 mod errors;
 mod native;
+#[forbid(unsafe_code)]
+pub mod plain;
 #[forbid(unsafe_code)]
 mod producer;
 #[forbid(unsafe_code)]
