@@ -1,2 +1,3 @@
 //! Onceflow.
+mod kafka;
 fn main() {}

@@ -4,8 +4,13 @@
 //! state leaves and comes back as rows.
 
 pub mod batch;
+pub mod dead_letter;
 pub mod expr;
+pub mod formats;
+pub mod kafka_properties;
 pub mod message;
+pub mod operators;
 pub mod output;
 pub mod plan;
 pub mod state;
+pub mod worker;

@@ -49,10 +49,20 @@ pub enum ColdError {
 /// Rows of a scan, ascending by `(lane, key)`.
 pub type Scan<'a> = Box<dyn Iterator<Item = Result<ColdRow, ColdError>> + 'a>;
 
+/// Lane, group key and aggregate state of a row that somebody else holds.
+pub type BorrowedRow<'a> = (u16, &'a [u8], &'a [u8]);
+
+/// Rows on their way into a run, ascending by `(lane, key)`, each once. Each is lent until the next, so that a run of any size
+/// passes through in little memory; and it may fail, for the rows of a merge come from other runs.
+pub trait RunRows {
+    /// The next row; `None` after the last.
+    fn next_row(&mut self) -> Result<Option<BorrowedRow<'_>>, ColdError>;
+}
+
 /// Storage of runs.
 pub trait ColdStore: Send + Sync {
-    /// Writes a run whole; `rows` come in ascending order of `(lane, key)`, each once. Not durable before a snapshot.
-    fn ingest(&self, run: Run, rows: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>) -> Result<(), ColdError>;
+    /// Writes a run whole. Not durable before a snapshot. After an error, its own or one of `rows`, no part of the run remains.
+    fn ingest(&self, run: Run, rows: &mut dyn RunRows) -> Result<(), ColdError>;
 
     /// The rows of a run in these lanes.
     fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError>;
@@ -106,11 +116,12 @@ impl MemoryColdStore {
 }
 
 impl ColdStore for MemoryColdStore {
-    fn ingest(&self, run: Run, rows: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>) -> Result<(), ColdError> {
-        let rows = rows
-            .map(|(lane, key, state)| ColdRow { lane, key: key.to_vec(), state: state.to_vec() })
-            .collect();
-        self.runs().insert(run, rows);
+    fn ingest(&self, run: Run, rows: &mut dyn RunRows) -> Result<(), ColdError> {
+        let mut copied = vec![];
+        while let Some((lane, key, state)) = rows.next_row()? {
+            copied.push(ColdRow { lane, key: key.to_vec(), state: state.to_vec() });
+        }
+        self.runs().insert(run, copied);
         Ok(())
     }
 
