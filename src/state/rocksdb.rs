@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use onceflow_engine::state::cold::{ColdError, ColdRow, ColdSnapshot, ColdStore, Run, Scan};
+use onceflow_engine::state::cold::{ColdError, ColdRow, ColdSnapshot, ColdStore, Run, RunRows, Scan};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ErrorKind, IngestExternalFileOptions,
@@ -180,18 +180,13 @@ impl RocksCold {
     }
 
     /// Writes the table of a run. Returns its length in bytes.
-    fn write_table(
-        &self,
-        path: &Path,
-        run: Run,
-        rows: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>,
-    ) -> Result<u64, ColdError> {
+    fn write_table(&self, path: &Path, run: Run, rows: &mut dyn RunRows) -> Result<u64, ColdError> {
         let failed = |error| cold_error(path.display(), error);
         let mut writer = SstFileWriter::create(&self.options);
         writer.open(path).map_err(failed)?;
         let mut buffer = encode_run(run).to_vec();
         writer.put(&buffer, []).map_err(failed)?;
-        for (lane, key, state) in rows {
+        while let Some((lane, key, state)) = rows.next_row()? {
             if lane == u16::MAX {
                 // No range of lanes holds it, and it would sort behind the end of the run.
                 return Err(ColdError::Failed(format!("lane {lane} of {run:?} is out of range")));
@@ -236,7 +231,7 @@ impl RocksCold {
 }
 
 impl ColdStore for RocksCold {
-    fn ingest(&self, run: Run, rows: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>) -> Result<(), ColdError> {
+    fn ingest(&self, run: Run, rows: &mut dyn RunRows) -> Result<(), ColdError> {
         if self.runs().contains_key(&run) {
             return Err(ColdError::Failed(format!("{run:?} exists already")));
         }
