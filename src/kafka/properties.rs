@@ -108,11 +108,6 @@ impl Connection {
         Ok(Self { bootstrap_servers: bootstrap_servers.into(), properties: properties.clone() })
     }
 
-    /// The brokers to ask first, as the user wrote them.
-    pub fn bootstrap_servers(&self) -> &str {
-        &self.bootstrap_servers
-    }
-
     /// Defaults, then the user's.
     fn base(&self, defaults: &[(&str, &str)]) -> Conf {
         let common = [
@@ -138,10 +133,11 @@ impl Connection {
 
     /// For a consumer with assigned partitions. The group is never joined: it only names the offsets that are
     /// committed for lag tools.
-    pub(super) fn consumer(&self, group_id: &str, isolation: Isolation) -> Conf {
+    /// An end of partition is noticed by a fetch that waited `fetch_wait` and brought nothing.
+    pub(super) fn consumer(&self, group_id: &str, isolation: Isolation, fetch_wait: Duration) -> Conf {
         let mut conf = self.base(&[
             ("fetch.queue.backoff.ms", "5"),
-            ("fetch.wait.max.ms", "100"),
+            ("fetch.wait.max.ms", &fetch_wait.as_millis().to_string()),
             ("fetch.error.backoff.ms", "100"),
             ("queued.min.messages", "50000"),
             ("queued.max.messages.kbytes", "16384"),
@@ -207,7 +203,8 @@ mod tests {
     #[test]
     fn every_client_can_be_built() {
         let connection = Connection::new("localhost:1", &BTreeMap::new()).unwrap();
-        Client::new(Role::Consumer, &connection.consumer("group", Isolation::Committed)).unwrap();
+        let consumer = connection.consumer("group", Isolation::Committed, Duration::from_millis(100));
+        Client::new(Role::Consumer, &consumer).unwrap();
         Client::new(Role::Producer, &connection.producer(&settings())).unwrap();
         Client::new(Role::Producer, &connection.admin()).unwrap();
     }
