@@ -4,9 +4,9 @@
 //!
 //! Traps behind the defaults:
 //! - `fetch.queue.backoff.ms` (1000 by default) stops a partition for a second whenever its queue is full.
-//! - `batch.size` is compared with nothing by librdkafka, but the broker compares the *batch* with the topic's
-//!   `max.message.bytes`: with 500,000 bytes to a topic that allows 100,000, every record is refused although
-//!   each is small. So the smallest limit among the sinks' topics bounds it.
+//! - The broker compares the *batch* with the topic's `max.message.bytes`, and librdkafka never splits a batch:
+//!   thousands of tiny records to a topic that allows 2,000 bytes were all refused (tried). So the smallest limit
+//!   among the sinks' topics bounds `batch.size`.
 //! - With split queues `queued.max.messages.kbytes` counts per partition, not per consumer.
 
 use std::collections::BTreeMap;
@@ -159,18 +159,20 @@ impl Connection {
 
     /// For the transactional producer.
     pub(super) fn producer(&self, settings: &ProducerSettings) -> Conf {
-        // Room for the batch's own overhead below the smallest limit; librdkafka adds one record more than
-        // fits only to an empty batch.
-        let batch = settings.smallest_limit.saturating_sub(1_000).clamp(1, 500_000).to_string();
-        let largest = settings.largest_limit.clamp(1_000, 1_000_000_000).to_string();
+        // Below the smallest limit with room for the batch's framing. A user may want smaller batches, not larger.
+        let bound = settings.smallest_limit.saturating_sub(1_000).clamp(1, i32::MAX.unsigned_abs().into());
         let mut conf = self.base(&[
             ("linger.ms", "20"),
-            ("batch.size", &batch),
-            ("message.max.bytes", &largest),
+            ("batch.size", "500000"),
             ("compression.codec", "lz4"),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "131072"),
         ]);
+        if conf.get("batch.size").and_then(|size| size.parse().ok()).is_some_and(|size: u64| size > bound) {
+            conf.set("batch.size", bound.to_string());
+        }
+        let largest = settings.largest_limit.clamp(1_000, 1_000_000_000);
+        conf.set("message.max.bytes", largest.to_string());
         conf.set("transactional.id", &settings.transactional_id);
         conf.set("transaction.timeout.ms", settings.transaction_timeout.as_millis().to_string());
         conf.set("enable.idempotence", "true");
@@ -258,8 +260,14 @@ mod tests {
             .map(|bytes| TopicLimits { max_message_bytes: bytes, ..TopicLimits::unlimited("t") })
             .into();
         let settings = ProducerSettings::new("id", Duration::from_secs(60), &topics);
+        let batch = |wanted: &[(&str, &str)]| {
+            let conf = Connection::new("x:1", &properties(wanted)).unwrap().producer(&settings);
+            conf.get("batch.size").unwrap().to_owned()
+        };
+        assert_eq!(batch(&[]), "99000");
+        assert_eq!(batch(&[("batch.size", "200000")]), "99000");
+        assert_eq!(batch(&[("batch.size", "5000")]), "5000");
         let conf = Connection::new("x:1", &BTreeMap::new()).unwrap().producer(&settings);
-        assert_eq!(conf.get("batch.size"), Some("99000"));
         assert_eq!(conf.get("message.max.bytes"), Some("2000000"));
     }
 

@@ -13,13 +13,16 @@
 //! Recovery: none. After an error reader and queues are thrown away, and a new reader begins at the decided
 //! positions. Queues and batches keep the consumer alive; it goes with the last of them.
 //!
-//! Traps: end-of-partition stands at the last stable offset, and comes once for each time that the end is
-//! reached. Pausing drops what was fetched but not taken, and resuming fetches it again, but only after up to a
-//! second (measured 0.85 s, where no other partition of the broker is fetched). So back-pressure is better done
-//! by not polling: the queue fills, fetching stops, and goes on 5 ms after the queue is drained.
-//! A topic that is deleted and created anew is read on at the old offset, without an error where the new log is
-//! long enough by then (seen): whoever owns the reader
-//! compares topic ids (`Admin::describe_topic`). A look-up by time can find a transaction's marker, whose time is the commit's: an offset, but no record.
+//! Traps, tried on a real Kafka:
+//! - The end of a partition stands at the last stable offset, and comes once for each time that it is reached.
+//! - Pausing drops what was fetched but not taken, and resuming fetches it again, but only after up to a second
+//!   (0.85 s where the broker has no other partition to fetch). So back-pressure is better done by not polling:
+//!   fetching stops when the queue is full, and whoever polls again finds a full queue at once.
+//! - The queue's limits count records as they are after decompression, but are looked at between fetches: one
+//!   fetch (1 MB) of well compressed records overshoots them by its compression ratio.
+//! - A topic that is deleted and created anew is read on at the old offset, without an error where the new log
+//!   is long enough by then: whoever owns the reader compares topic ids (`Admin::describe_topic`).
+//! - A look-up by time can find a transaction's marker, whose time is the commit's: an offset, but no record.
 
 use std::sync::Arc;
 use std::time::Duration;
