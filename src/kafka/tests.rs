@@ -700,7 +700,7 @@ fn recovery_sees_a_claim_before_it_is_decided_and_learns_its_fate() {
             .unwrap();
         claims
     };
-    assert_eq!(claims_after(after_own), []);
+    assert_eq!(claims_after(after_own), [0_i64; 0]);
 
     let mut other = cluster.producer();
     let out = other.topic(&topic).unwrap();
