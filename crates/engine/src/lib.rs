@@ -4,7 +4,10 @@
 //! state leaves and comes back as rows.
 
 pub mod batch;
+pub mod config;
+pub mod diagnostics;
 pub mod expr;
+pub mod kafka_properties;
 pub mod message;
 pub mod output;
 pub mod plan;
