@@ -384,7 +384,7 @@ fn large_windows_come_in_chunks() {
     for workers in 1..=3 {
         for evictions in [0, 1, 6] {
             let mut world = World::new(WindowSpec::tumbling(100).unwrap(), workers);
-            for round in 0..=evictions as i64 {
+            for round in 0..=evictions {
                 for worker in 0..workers as i64 {
                     let groups = 1_000 * (round + worker)..1_000 * (round + worker) + 9_000;
                     world.batch(worker as usize, &rows(groups, 5));
@@ -458,7 +458,7 @@ fn columns_that_do_not_fit_are_a_bug() {
     let mut state = WindowState::with_layout(7, WindowSpec::tumbling(100).unwrap(), layout());
     let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
     let times = Int64Array::from(vec![1]);
-    let result = state.update(&[column.clone()], &[], &times, 0);
+    let result = state.update(std::slice::from_ref(&column), &[], &times, 0);
     assert!(matches!(result, Err(StateError::Bug(_))), "{result:?}");
     let far = Int64Array::from(vec![i64::MAX, 1]);
     let result = state.update(&[column.clone(), column], &[], &far, 0);
