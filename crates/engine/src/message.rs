@@ -64,9 +64,9 @@ pub struct OwnedMessage {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-impl MessageBatch for [OwnedMessage] {
+impl MessageBatch for Vec<OwnedMessage> {
     fn len(&self) -> usize {
-        <[OwnedMessage]>::len(self)
+        self.as_slice().len()
     }
     fn offset(&self, i: usize) -> i64 {
         self[i].offset

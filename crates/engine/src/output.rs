@@ -114,6 +114,11 @@ impl RecordWriter<'_> {
         self.record.headers.end += 1;
     }
 
+    /// Bytes of what was written so far: key, value, names and values of headers.
+    pub fn size_bytes(&self) -> usize {
+        self.output.bytes.len() - self.start
+    }
+
     /// Adds the record to the output.
     pub fn finish(mut self) {
         self.output.records.push(std::mem::take(&mut self.record));

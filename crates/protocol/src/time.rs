@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// When something happened, according to its record: years 1 to 9999, so that arithmetic on windows cannot overflow and every
-/// event time can be written as RFC 3339.
+/// When something happened, according to its record: after 1970-01-01T00:00:00Z, since a Kafka record cannot carry an earlier
+/// timestamp and results carry their event time; before the year 10000, so that arithmetic on windows cannot overflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(i64);
 
 impl EventTime {
-    /// 0001-01-01T00:00:00.000Z.
-    pub const MIN: EventTime = EventTime(-62_135_596_800_000);
+    /// 1970-01-01T00:00:00.001Z: Kafka takes a timestamp of 0 for "now".
+    pub const MIN: EventTime = EventTime(1);
     /// 9999-12-31T23:59:59.999Z.
     pub const MAX: EventTime = EventTime(253_402_300_799_999);
 

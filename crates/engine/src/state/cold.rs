@@ -34,10 +34,17 @@ pub struct ColdRow {
     pub state: Vec<u8>,
 }
 
-/// What went wrong in the store: a message that names the file where one is known.
+/// What went wrong in the store; the message names the file where one is known. The variants differ in what a restart
+/// would bring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ColdError(pub String);
+pub enum ColdError {
+    /// The store could not do it (disk full, I/O). The epoch fails; a restart may help.
+    #[error("{0}")]
+    Failed(String),
+    /// What comes back is not what was written. A restart would meet it again, so the pipeline stops.
+    #[error("{0}")]
+    Damaged(String),
+}
 
 /// Rows of a scan, ascending by `(lane, key)`.
 pub type Scan<'a> = Box<dyn Iterator<Item = Result<ColdRow, ColdError>> + 'a>;
@@ -62,6 +69,33 @@ pub trait ColdStore: Send + Sync {
 
     /// Forgets a run.
     fn remove(&self, run: Run) -> Result<(), ColdError>;
+}
+
+/// One file of a cold store as the checkpoint storage holds it. Names, lengths and checksums go into the manifest.
+///
+/// A restore compares a table's length and tail, which costs the same whatever its size, and reads everything else whole.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ColdFile {
+    /// Name in the checkpoint storage, relative to the shard's directory; never used twice.
+    pub stored: String,
+    /// Name in the store's working directory.
+    pub local: String,
+    /// Length in bytes.
+    pub length: u64,
+    /// xxh3-64 of the whole content, taken when the file was stored.
+    pub checksum: u64,
+    /// xxh3-64 of the last [`TAIL_BYTES`] bytes (of everything, where the file is shorter).
+    pub tail: u64,
+}
+
+/// How many bytes at its end [`ColdFile::tail`] covers: a table's footer lies within them.
+pub const TAIL_BYTES: u64 = 64;
+
+/// A cold store at one barrier: every file that a restore needs, also those that earlier snapshots stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ColdSnapshot {
+    /// Files in ascending order of their name in the working directory.
+    pub files: Vec<ColdFile>,
 }
 
 /// Runs in an ordered map: for tests and the simulator.
@@ -92,7 +126,11 @@ impl ColdStore for MemoryColdStore {
     }
 
     fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError> {
-        let rows = self.runs().get(&run).cloned().ok_or_else(|| ColdError(format!("{run:?} is missing")))?;
+        let rows = self
+            .runs()
+            .get(&run)
+            .cloned()
+            .ok_or_else(|| ColdError::Damaged(format!("{run:?} is missing")))?;
         Ok(Box::new(rows.into_iter().filter(move |row| lanes.contains(&row.lane)).map(Ok)))
     }
 

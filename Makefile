@@ -1,0 +1,45 @@
+# One profile (--release) and one feature set per target, always the whole workspace: so that no dependency is built twice.
+# `make check` leaves RocksDB out (its C++ takes ten minutes, once); `make test`, `make lint` and `make demo` share the full build.
+CARGO ?= cargo
+PURE := --release --workspace --no-default-features
+FULL := --release --workspace
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check lint build test demo clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building and testing needs and is missing (Debian packages)
+	@scripts/setup
+
+check: ## format, clippy and unit tests without RocksDB and Kafka: the daily loop
+	@echo "check: format"
+	@$(CARGO) fmt --all --check
+	@echo "check: clippy, warnings are errors"
+	@$(CARGO) clippy $(PURE) --all-targets -- -D warnings
+	@echo "check: unit tests (no RocksDB, no Kafka)"
+	@$(CARGO) test $(PURE)
+
+lint: ## format and clippy over everything, RocksDB included
+	@echo "lint: format"
+	@$(CARGO) fmt --all --check
+	@echo "lint: clippy, warnings are errors"
+	@$(CARGO) clippy $(FULL) --all-targets -- -D warnings
+
+build: ## the daemon with all features, in target/release/onceflow
+	@echo "build: onceflow (the first build compiles RocksDB: about ten minutes on two cores)"
+	@$(CARGO) build $(FULL)
+
+test: build ## all tests, those against a real Kafka included
+	@echo "test: Kafka's jars (fetched once)"
+	@integration-tests/kafka/kafka jars
+	@echo "test: unit, property and golden tests, then the daemon against a real Kafka"
+	@$(CARGO) test $(FULL) --no-fail-fast
+
+demo: setup build ## a pipeline under load, killed again and again, and the proof that nothing is lost or doubled
+	@scripts/demo
+
+clean: ## remove what cargo built
+	@echo "clean: cargo's target directory"
+	@$(CARGO) clean

@@ -1,0 +1,201 @@
+//! The daemon as a child process: started with a pipeline file, watched through its log, its HTTP and its exit code, and killed in
+//! every way there is.
+
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::http::{Response, free_port, get};
+use crate::kafka::unique;
+use crate::scenario::Scenario;
+
+/// How long a daemon may take to get ready, to finish a bounded run or to stop.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running daemon. Dropping it kills it; if the test failed, the end of its log is printed.
+pub struct Daemon {
+    child: Child,
+    address: String,
+    log: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+impl Daemon {
+    /// `onceflow run FILE`.
+    pub fn run(scenario: &Scenario, file: &Path) -> Self {
+        Self::start(scenario, file, &[], &[])
+    }
+
+    /// `onceflow run --until-end FILE`, to its end; panics unless it exits with 0.
+    pub fn run_until_end(scenario: &Scenario, file: &Path) {
+        let mut daemon = Self::start(scenario, file, &["--until-end"], &[]);
+        assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log_end());
+    }
+
+    /// `onceflow run FILE` that kills itself where `point` is reached, for example `after-commit:2`.
+    pub fn run_armed(scenario: &Scenario, file: &Path, point: &str) -> Self {
+        Self::start(scenario, file, &[], &[("ONCEFLOW_KILL_AT", point)])
+    }
+
+    /// `onceflow run ARGUMENTS… FILE` with further environment variables.
+    pub fn start(scenario: &Scenario, file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let log = scenario.dir().join(unique("daemon") + ".log");
+        let output = File::create(&log).unwrap();
+        let mut command = onceflow();
+        command
+            .arg("run")
+            .args(arguments)
+            .arg(file)
+            .env("ONCEFLOW_HTTP__LISTEN", &address)
+            .env("ONCEFLOW_LOG__LEVEL", "info")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        // SAFETY: prctl with these arguments is async-signal-safe and touches no memory of the process.
+        unsafe {
+            // A test process that dies takes its daemons along.
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let child = command.spawn().unwrap();
+        Self { child, address, log, status: None }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the child was not waited for, so its process id is still its own.
+        let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
+        assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(mut self) {
+        if self.poll().is_none() {
+            self.signal(libc::SIGKILL);
+        }
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "it ended by itself: {status}\n{}", self.log_end());
+    }
+
+    /// SIGTERM, and waits; panics unless it exits with 0.
+    pub fn stop(mut self) {
+        self.signal(libc::SIGTERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.log_end());
+    }
+
+    /// The exit status, if it has ended.
+    pub fn poll(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap();
+        }
+        self.status
+    }
+
+    /// Waits for its end; panics after [`PATIENCE`].
+    pub fn wait(&mut self) -> ExitStatus {
+        self.eventually("to end", |daemon| daemon.poll())
+    }
+
+    /// Waits until a self-kill armed by [`Daemon::run_armed`] has happened.
+    pub fn wait_for_self_kill(mut self) {
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}\n{}", self.log_end());
+    }
+
+    /// Waits until `/readyz` says so.
+    pub fn wait_until_ready(&mut self) {
+        self.eventually_alive("to become ready", |daemon| {
+            daemon.get("/readyz").filter(|answer| answer.status == 200).map(drop)
+        });
+    }
+
+    /// Waits until the log holds `text`, and returns the whole log.
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        self.eventually_alive(&format!("to log {text:?}"), |daemon| {
+            Some(daemon.log()).filter(|log| log.contains(text))
+        })
+    }
+
+    /// Repeats `attempt` until it returns something; panics after [`PATIENCE`], or if the daemon ends meanwhile.
+    pub fn eventually_alive<T>(&mut self, what: &str, mut attempt: impl FnMut(&Self) -> Option<T>) -> T {
+        self.eventually(what, |daemon| {
+            let ended = daemon.poll();
+            attempt(daemon).or_else(|| match ended {
+                Some(status) => panic!("waiting for it {what}, but it ended: {status}\n{}", daemon.log_end()),
+                None => None,
+            })
+        })
+    }
+
+    fn eventually<T>(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(result) = attempt(self) {
+                return result;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited too long for it {what}\n{}", self.log_end());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks its HTTP; `None` while it does not listen.
+    pub fn get(&self, path: &str) -> Option<Response> {
+        get(&self.address, path).ok()
+    }
+
+    /// The sum of a metric over all its series whose labels hold every text of `labels`; `None` if there is no such series.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let body = self.get("/metrics")?.body;
+        let values = body.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (metric, set) = series.split_once('{').unwrap_or((series, ""));
+            (metric == name && labels.iter().all(|label| set.contains(label))).then(|| value.parse().ok())?
+        });
+        values.fold(None, |sum: Option<f64>, value: f64| Some(sum.unwrap_or(0.0) + value))
+    }
+
+    /// Everything it has printed.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The last lines it has printed.
+    pub fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(40)..];
+        format!("--- the log of the daemon ends with\n{}\n---", last.join("\n"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_end());
+        }
+    }
+}
+
+/// The binary under test: `$ONCEFLOW_BIN`, or the one that cargo put beside the test executable's directory. The environment of whoever
+/// runs the tests must not reach it.
+pub fn onceflow() -> Command {
+    let built = || {
+        let tests = std::env::current_exe().unwrap();
+        tests.parent().and_then(Path::parent).unwrap().join("onceflow")
+    };
+    let binary = std::env::var_os("ONCEFLOW_BIN").map_or_else(built, PathBuf::from);
+    assert!(binary.exists(), "{} is missing: run `make build` first", binary.display());
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ONCEFLOW_")) {
+        command.env_remove(name);
+    }
+    command
+}

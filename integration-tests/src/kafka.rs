@@ -1,0 +1,183 @@
+//! A real Kafka for this test process, started by the launcher in `kafka/`, and what tests do to it.
+//!
+//! The broker runs under a guard process that waits for the end of a pipe whose other end this process holds. When the pipe
+//! closes, by [`Drop`] or by the death of this process (a failed test, Ctrl-C, kill -9), the guard kills the broker by its own
+//! process id and removes its directory. So no exit hook is needed, and none can be skipped.
+
+use std::future::Future;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// How long a call to Kafka may take before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One broker.
+#[derive(Debug)]
+pub struct Kafka {
+    bootstrap: String,
+    dir: PathBuf,
+    /// Its standard input is the pipe that keeps the broker alive.
+    guard: Child,
+}
+
+impl Kafka {
+    /// The broker that the tests of this process share; the first call starts it.
+    pub fn shared() -> &'static Kafka {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(Kafka::start)
+    }
+
+    /// A broker of one's own, for tests that kill it. Dropping it ends it.
+    pub fn start() -> Kafka {
+        let dir = tempfile::Builder::new().prefix("onceflow-kafka.").tempdir().unwrap().keep();
+        let messages = std::fs::File::create(dir.join("launcher.log")).unwrap();
+        let mut guard = Command::new(launcher())
+            .arg("serve")
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(messages)
+            // A Ctrl-C goes to the terminal's process group: the guard has to outlive it.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut bootstrap = String::new();
+        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut bootstrap).unwrap();
+        let bootstrap = bootstrap.trim().to_owned();
+        if bootstrap.is_empty() {
+            let said = std::fs::read_to_string(dir.join("launcher.log")).unwrap_or_default();
+            panic!("Kafka did not start: {said}");
+        }
+        Kafka { bootstrap, dir, guard }
+    }
+
+    /// `HOST:PORT`.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Kills the broker with -9; its data stays.
+    pub fn kill(&self) {
+        self.launch("kill");
+    }
+
+    /// Starts a killed broker again, on the same port and data.
+    pub fn restart(&self) {
+        self.launch("start");
+    }
+
+    fn launch(&self, verb: &str) {
+        let output = Command::new(launcher()).arg(verb).arg(&self.dir).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Creates a topic whose records never expire.
+    pub fn create_topic(&self, name: &str, partitions: i32) {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let created = block_on(self.admin().create_topics([&topic], &options())).unwrap();
+        assert!(created[0].is_ok(), "{name}: {created:?}");
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&self, name: &str) {
+        let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
+        assert!(deleted[0].is_ok(), "{name}: {deleted:?}");
+    }
+
+    /// Deletes the records of a partition before `offset`, as retention would.
+    pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        let deleted = block_on(self.admin().delete_records(&before, &options())).unwrap();
+        deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// The offset after the last record of a partition, markers and open transactions included; `None` if the topic is not there.
+    pub fn end_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        let client = self.consumer("read_uncommitted");
+        client.fetch_watermarks(topic, partition, PATIENCE).ok().map(|(_, end)| end)
+    }
+
+    /// How many partitions a topic has.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        let metadata = self.consumer("read_uncommitted").fetch_metadata(Some(topic), PATIENCE).unwrap();
+        metadata.topics()[0].partitions().len() as i32
+    }
+
+    /// A consumer that manages no offsets and reports the ends of partitions.
+    pub(crate) fn consumer(&self, isolation: &str) -> BaseConsumer {
+        self.client()
+            .set("group.id", "onceflow-integration-tests")
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("fetch.queue.backoff.ms", "5")
+            .create()
+            .unwrap()
+    }
+
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("allow.auto.create.topics", "false");
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+/// A name that no other test of this broker uses.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn launcher() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/kafka")
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
+}
+
+/// The admin client answers from a thread of its own, so that an executor is no more than a parked thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

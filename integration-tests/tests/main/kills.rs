@@ -1,0 +1,116 @@
+//! kill -9 at random moments, again and again, while orders keep coming: the output is the fold of the input, each row once.
+
+use std::time::Duration;
+
+use onceflow_integration_tests::daemon::Daemon;
+use onceflow_integration_tests::fold::Window;
+use onceflow_integration_tests::orders::Orders;
+use onceflow_integration_tests::rng::Rng;
+use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::topic::Live;
+use onceflow_integration_tests::verify::verify;
+
+const KILLS: u32 = 20;
+
+/// Long names and many open panes: far more than 8 MiB of groups.
+fn orders(seed: u64) -> Orders {
+    Orders { seed, records: 200_000, users: 6_000, name_length: 96, step_ms: 5, ..Orders::default() }
+}
+
+fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
+    let scenario = Scenario::new(name);
+    scenario.create_topics(4);
+    let file = scenario.write_windowed(&settings);
+    let live = Live::start(scenario.kafka, &scenario.input(), 15_000, orders(seed).generate());
+    let mut rng = Rng::new(seed);
+    let mut kills = 0;
+    let mut evicted = false;
+    while kills < KILLS || !live.is_finished() {
+        let before = scenario.kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
+        let mut daemon = Daemon::run(&scenario, &file);
+        // One half dies anywhere, the start included; the other after some decisions (a claim and its marker come before), so
+        // that there is progress however slow the machine.
+        if kills % 2 == 1 {
+            daemon.eventually_alive("to commit", |_| {
+                scenario.kafka.end_offset(&scenario.control(), 0).filter(|end| *end >= before + 6)
+            });
+        }
+        std::thread::sleep(Duration::from_millis(rng.below(600)));
+        evicted |= !scenario.files("cold").is_empty();
+        daemon.kill();
+        kills += 1;
+    }
+    live.finish();
+    Daemon::run_until_end(&scenario, &file);
+    let verdict = verify(&scenario, settings.window);
+    println!("{name}: {kills} kills, {verdict:?}, {} decisions", scenario.decisions().len());
+    assert!(verdict.late > 100 && verdict.broken > 100, "{verdict:?}");
+    assert!(
+        !evicts || evicted,
+        "no pane was ever evicted: the budget of {} was never reached",
+        settings.memory
+    );
+}
+
+macro_rules! scenarios {
+    ($($name:ident: $seed:literal, $parallelism:literal, $window:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            let settings = Settings { window: Window::$window, parallelism: $parallelism, lateness: "6m", ..Settings::default() };
+            check(&stringify!($name).replace('_', "-"), $seed, settings, false);
+        }
+    )*};
+}
+
+scenarios! {
+    tumbling_with_one_worker: 11, 1, TUMBLING;
+    tumbling_with_two_workers: 12, 2, TUMBLING;
+    hopping_with_one_worker: 13, 1, HOPPING;
+    hopping_with_two_workers: 14, 2, HOPPING;
+}
+
+/// The same with a budget that is reached all the time, so that panes go to RocksDB and come back merged.
+#[cfg(feature = "rocksdb")]
+mod evicting {
+    use super::*;
+
+    macro_rules! scenarios {
+        ($($name:ident: $seed:literal, $parallelism:literal, $window:ident;)*) => {$(
+            #[test]
+            fn $name() {
+                let settings = Settings {
+                    window: Window::$window, parallelism: $parallelism, lateness: "6m", memory: "8MiB", ..Settings::default()
+                };
+                check(&format!("evicting-{}", stringify!($name).replace('_', "-")), $seed, settings, true);
+            }
+        )*};
+    }
+
+    scenarios! {
+        tumbling_with_one_worker: 21, 1, TUMBLING;
+        tumbling_with_two_workers: 22, 2, TUMBLING;
+        hopping_with_one_worker: 23, 1, HOPPING;
+        hopping_with_two_workers: 24, 2, HOPPING;
+    }
+}
+
+/// The number of workers may change from start to start: tables are merged, and nothing is counted twice.
+#[test]
+fn the_number_of_workers_changes_between_starts() {
+    let scenario = Scenario::new("rescaled");
+    scenario.create_topics(4);
+    let live = Live::start(scenario.kafka, &scenario.input(), 20_000, orders(31).generate());
+    let mut file = scenario.dir().to_owned();
+    for parallelism in [1, 3, 2, 1, 4, 1] {
+        file = scenario.write_windowed(&Settings { parallelism, lateness: "6m", ..Settings::default() });
+        let before = scenario.kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
+        let mut daemon = Daemon::run(&scenario, &file);
+        daemon.eventually_alive("to commit", |_| {
+            scenario.kafka.end_offset(&scenario.control(), 0).filter(|end| *end >= before + 8)
+        });
+        daemon.kill();
+    }
+    live.finish();
+    Daemon::run_until_end(&scenario, &file);
+    verify(&scenario, Window::TUMBLING);
+}

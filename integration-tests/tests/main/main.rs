@@ -1,0 +1,18 @@
+//! The daemon against a real Kafka, in one binary, so that all scenarios share one broker.
+//!
+//! `cargo build --release --workspace` comes first: the binary under test is not built by `cargo test`. One scenario alone:
+//! `cargo test --release --workspace --test main kill_points::`.
+
+mod bad_records;
+mod bounded_runs;
+mod broker;
+mod command_line;
+mod disorder;
+mod fencing;
+mod harness;
+mod http;
+mod kill_points;
+mod kills;
+mod refusals;
+mod stateless;
+mod transactions;

@@ -1,0 +1,14 @@
+//! The shell of Onceflow: what touches files, Kafka, threads and the network. The rules live in `onceflow-protocol` and
+//! `onceflow-engine`.
+
+pub mod cli;
+mod daemon;
+mod demo;
+mod http;
+mod kafka;
+mod metrics;
+mod pipeline;
+mod settings;
+mod state;
+mod storage;
+mod telemetry;
