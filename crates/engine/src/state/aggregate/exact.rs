@@ -19,6 +19,8 @@ pub(super) trait Exact: Copy + PartialEq + std::fmt::Debug + Send + 'static {
     fn from_value(value: i128) -> Self;
     /// The sum; stays at the bounds where bytes forged on disk would take it beyond (see the module).
     fn plus(self, other: Self) -> Self;
+    /// The value, if 64 bits hold it: nearly always.
+    fn short(self) -> Option<i64>;
     /// All 256 bits.
     fn wide(self) -> i256;
     /// The inverse of [`wide`](Self::wide).
@@ -37,6 +39,11 @@ impl Exact for i128 {
     #[inline]
     fn plus(self, other: i128) -> i128 {
         self.saturating_add(other).max(-i128::MAX)
+    }
+
+    #[inline]
+    fn short(self) -> Option<i64> {
+        self.try_into().ok()
     }
 
     fn wide(self) -> i256 {
@@ -63,6 +70,11 @@ impl Exact for i256 {
         self.checked_add(other).filter(|sum| *sum != i256::MIN).unwrap_or(bound)
     }
 
+    #[inline]
+    fn short(self) -> Option<i64> {
+        self.to_i128().and_then(Exact::short)
+    }
+
     fn wide(self) -> i256 {
         self
     }
@@ -74,6 +86,16 @@ impl Exact for i256 {
 
 /// Appends a length byte and as few bytes as hold the value.
 pub(super) fn put<A: Exact>(value: A, out: &mut Vec<u8>) {
+    if let Some(value) = value.short() {
+        // Bits that differ from the sign, and the sign.
+        let bits = 65 - (value ^ value >> 63).leading_zeros();
+        let length = bits.div_ceil(8) as usize;
+        out.push(length as u8);
+        let start = out.len();
+        out.extend_from_slice(&value.to_le_bytes());
+        out.truncate(start + length);
+        return;
+    }
     let bytes = value.wide().to_le_bytes();
     let sign = if bytes[31] & 0x80 == 0 { 0x00 } else { 0xff };
     let mut length = 32;
