@@ -542,3 +542,6 @@ fn take_text<'t, 'b: 't>(bytes: &mut &'b [u8], scratch: &'t mut Vec<u8>) -> Resu
     };
     std::str::from_utf8(text).map_err(|_| StateError::damaged("a text in a group key is not UTF-8"))
 }
+
+#[cfg(test)]
+mod tests;

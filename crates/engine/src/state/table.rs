@@ -391,3 +391,102 @@ pub(super) fn merge_state(
         Err(StateError::damaged(format!("a row's state has {} bytes too many", state.len())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::AggregateFunction;
+
+    fn counting() -> GroupTable {
+        let count = AggregateSpec {
+            function: AggregateFunction::Count,
+            argument: DataType::Null,
+            result: DataType::Int64,
+        };
+        GroupTable::new(Arc::new(Layout::new(vec![DataType::Utf8], vec![count]).unwrap())).unwrap()
+    }
+
+    fn count(table: &mut GroupTable, keys: &Keys, rows: Rows<'_>) -> Vec<u32> {
+        let mut groups = vec![];
+        table.upsert(keys, rows, &mut groups).unwrap();
+        table.update(rows, &groups, &[None]).unwrap();
+        groups
+    }
+
+    fn counts(table: &GroupTable) -> Vec<i64> {
+        let counts = table.columns()[0].finish(0..table.len(), &mut vec![]).unwrap();
+        let counts: &Int64Array = counts.as_primitive();
+        counts.values().to_vec()
+    }
+
+    proptest! {
+        /// Keys that share their hash, or only the part of it that the index looks at first, are still told apart.
+        #[test]
+        fn equal_hashes_are_not_equal_keys(batches in prop::collection::vec(prop::collection::vec(0u8..20, 0..40), 1..5)) {
+            let mut table = counting();
+            let mut expected = std::collections::BTreeMap::new();
+            for batch in &batches {
+                let mut keys = Keys::default();
+                for &key in batch {
+                    keys.push_hashed(&[key], [7, 7 | 1 << 24, u64::MAX][usize::from(key) % 3]);
+                    *expected.entry(key).or_insert(0i64) += 1;
+                }
+                let groups = count(&mut table, &keys, Rows::All);
+                for (&group, key) in groups.iter().zip(keys.iter()) {
+                    prop_assert_eq!(table.key(group), key);
+                }
+            }
+            prop_assert_eq!(table.len(), expected.len());
+            let counted: std::collections::BTreeMap<u8, i64> =
+                table.groups().map(|group| table.key(group)[0]).zip(counts(&table)).collect();
+            prop_assert_eq!(counted, expected);
+        }
+    }
+
+    #[test]
+    fn changed_groups_are_copied_once() {
+        let mut table = counting();
+        let mut keys = Keys::default();
+        (0..200u8).for_each(|key| keys.push(&[key]));
+        count(&mut table, &keys, Rows::All);
+        assert_eq!(table.take_dirty().count, 200);
+        assert_eq!(table.take_dirty().count, 0);
+        count(&mut table, &keys, Rows::These(&[199, 64, 64, 3]));
+        let dirty = table.take_dirty();
+        let rows: Vec<_> = dirty.iter().map(Result::unwrap).collect();
+        assert_eq!(rows, [(&[3u8][..], &[2u8][..]), (&[64], &[3]), (&[199], &[2])]);
+        assert_eq!(table.dirty_groups(), 0);
+        assert_eq!(table.take_whole().count, 200);
+    }
+
+    #[test]
+    fn memory_is_counted_by_capacity() {
+        let mut table = counting();
+        assert_eq!(table.memory_bytes(), 0);
+        let mut keys = Keys::default();
+        (0..10_000u32).for_each(|key| keys.push(&key.to_be_bytes()));
+        count(&mut table, &keys, Rows::All);
+        // At least key, end, hash, index entry and count of each group, and not more than growth by doubling explains.
+        let least = 10_000 * (4 + 8 + 8 + 9 + 8);
+        assert!((least..3 * least).contains(&table.memory_bytes()), "{}", table.memory_bytes());
+    }
+
+    #[test]
+    fn lanes_split_a_table() {
+        let mut table = counting();
+        let mut keys = Keys::default();
+        (0..1_000u32).for_each(|key| keys.push(&key.to_be_bytes()));
+        count(&mut table, &keys, Rows::All);
+        let mut merged = counting();
+        for worker in 0..3 {
+            let before = merged.len();
+            merged.merge_table(&table, key::lanes_of(worker, 3)).unwrap();
+            assert_eq!(table.sorted(key::lanes_of(worker, 3)).len(), merged.len() - before);
+        }
+        assert_eq!(merged.len(), 1_000);
+        assert_eq!(counts(&merged), [1; 1_000]);
+    }
+}
