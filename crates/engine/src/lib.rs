@@ -4,9 +4,12 @@
 //! state leaves and comes back as rows.
 
 pub mod batch;
+pub mod config;
 pub mod dead_letter;
+pub mod diagnostics;
 pub mod expr;
 pub mod formats;
+pub mod kafka_properties;
 pub mod message;
 pub mod operators;
 pub mod output;

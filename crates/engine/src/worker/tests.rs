@@ -125,6 +125,7 @@ impl Step {
             having: None,
             lateness_ms: 0,
             late,
+            identity: String::new(),
         });
         self
     }
