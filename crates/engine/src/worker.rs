@@ -244,7 +244,7 @@ impl Worker {
         let arguments: Vec<_> = plan
             .aggregates
             .iter()
-            .map(|aggregate| aggregate.argument.as_ref().and(arguments.next()))
+            .map(|aggregate| aggregate.argument.as_ref().and_then(|_| arguments.next()))
             .collect();
 
         let purged = self.windows[window].frontiers.purged;
