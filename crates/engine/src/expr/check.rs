@@ -1,12 +1,11 @@
 //! What an expression may be made of: columns in scope, known functions that always give the same result, no queries.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use datafusion_expr::{ScalarUDF, Volatility};
 use datafusion_sql::sqlparser::ast::{
-    Expr as Ast, Function, FunctionArguments, Ident, Spanned, Value, Visit, Visitor,
+    Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Spanned, Value,
 };
 
 use super::syntax::Syntax;
@@ -103,8 +102,76 @@ pub(super) struct Checked {
 /// Walks over `ast`, a part of `syntax`.
 pub(super) fn check(ast: &Ast, syntax: &Syntax, scope: &Scope) -> Checked {
     let mut walk = Walk { syntax, scope, checked: Checked::default() };
-    let _ = ast.visit(&mut walk);
+    walk.visit(ast);
     walk.checked
+}
+
+/// The operands of `ast`, left to right; `None` for the forms that have no place in an expression over one row.
+/// (sqlparser's own visitor would be compiled for all of SQL, and it visits no less.)
+pub(super) fn operands(ast: &Ast) -> Option<Vec<&Ast>> {
+    let mut operands: Vec<&Ast> = vec![];
+    match ast {
+        Ast::Identifier(_) | Ast::CompoundIdentifier(_) | Ast::Value(_) | Ast::TypedString(_) => {}
+        Ast::IsFalse(a)
+        | Ast::IsNotFalse(a)
+        | Ast::IsTrue(a)
+        | Ast::IsNotTrue(a)
+        | Ast::IsNull(a)
+        | Ast::IsNotNull(a)
+        | Ast::IsUnknown(a)
+        | Ast::IsNotUnknown(a)
+        | Ast::Nested(a)
+        | Ast::UnaryOp { expr: a, .. }
+        | Ast::Cast { expr: a, .. }
+        | Ast::Extract { expr: a, .. }
+        | Ast::Ceil { expr: a, .. }
+        | Ast::Floor { expr: a, .. } => operands.push(a),
+        Ast::Interval(interval) => operands.push(&interval.value),
+        Ast::IsDistinctFrom(a, b)
+        | Ast::IsNotDistinctFrom(a, b)
+        | Ast::BinaryOp { left: a, right: b, .. }
+        | Ast::Like { expr: a, pattern: b, .. }
+        | Ast::ILike { expr: a, pattern: b, .. }
+        | Ast::SimilarTo { expr: a, pattern: b, .. }
+        | Ast::AtTimeZone { timestamp: a, time_zone: b }
+        | Ast::Position { expr: a, r#in: b } => operands.extend([&**a, b]),
+        Ast::InList { expr, list, .. } => {
+            operands.push(expr);
+            operands.extend(list);
+        }
+        Ast::Between { expr, low, high, .. } => operands.extend([&**expr, low, high]),
+        Ast::Substring { expr, substring_from, substring_for, .. } => {
+            operands.push(expr);
+            operands.extend(substring_from.as_deref());
+            operands.extend(substring_for.as_deref());
+        }
+        Ast::Trim { expr, trim_what, trim_characters, .. } => {
+            operands.extend(trim_what.as_deref());
+            operands.push(expr);
+            operands.extend(trim_characters.iter().flatten());
+        }
+        Ast::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
+            operands.extend([&**expr, overlay_what, overlay_from]);
+            operands.extend(overlay_for.as_deref());
+        }
+        Ast::Case { operand, conditions, else_result, .. } => {
+            operands.extend(operand.as_deref());
+            operands.extend(conditions.iter().flat_map(|case| [&case.condition, &case.result]));
+            operands.extend(else_result.as_deref());
+        }
+        Ast::Function(function) => match &function.args {
+            FunctionArguments::None => {}
+            FunctionArguments::List(list) => {
+                for argument in &list.args {
+                    let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument else { return None };
+                    operands.push(argument);
+                }
+            }
+            FunctionArguments::Subquery(_) => return None,
+        },
+        _ => return None,
+    }
+    Some(operands)
 }
 
 struct Walk<'a> {
@@ -113,10 +180,8 @@ struct Walk<'a> {
     checked: Checked,
 }
 
-impl Visitor for Walk<'_> {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, ast: &Ast) -> ControlFlow<()> {
+impl Walk<'_> {
+    fn visit(&mut self, ast: &Ast) {
         match ast {
             Ast::Identifier(name) => self.column(name),
             Ast::CompoundIdentifier(names) => {
@@ -126,7 +191,6 @@ impl Visitor for Walk<'_> {
                     "a nested member becomes a column in the source's `schema`: `name: {{ type: varchar, path: {name} }}`"
                 )));
             }
-            Ast::Function(function) => return self.function(function),
             Ast::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 let mistake = self.mistake(Code::NotScalar, ast, "placeholders have no value here");
                 self.checked
@@ -134,53 +198,22 @@ impl Visitor for Walk<'_> {
                     .push(mistake.hint("a variable of the environment is written `${NAME}`"));
             }
             Ast::InSubquery { .. } | Ast::Subquery(_) | Ast::Exists { .. } => {
-                let mistake = self.mistake(
-                    Code::NotScalar,
-                    ast,
-                    "an expression sees one row: queries have no place in it",
-                );
+                let message = "an expression sees one row: queries have no place in it";
+                let mistake = self.mistake(Code::NotScalar, ast, message);
                 self.checked.mistakes.push(mistake);
-                return ControlFlow::Break(());
+                return;
             }
-            Ast::IsFalse(_)
-            | Ast::IsNotFalse(_)
-            | Ast::IsTrue(_)
-            | Ast::IsNotTrue(_)
-            | Ast::IsNull(_)
-            | Ast::IsNotNull(_)
-            | Ast::IsUnknown(_)
-            | Ast::IsNotUnknown(_)
-            | Ast::IsDistinctFrom(..)
-            | Ast::IsNotDistinctFrom(..)
-            | Ast::InList { .. }
-            | Ast::Between { .. }
-            | Ast::BinaryOp { .. }
-            | Ast::Like { .. }
-            | Ast::ILike { .. }
-            | Ast::SimilarTo { .. }
-            | Ast::UnaryOp { .. }
-            | Ast::Cast { .. }
-            | Ast::AtTimeZone { .. }
-            | Ast::Extract { .. }
-            | Ast::Ceil { .. }
-            | Ast::Floor { .. }
-            | Ast::Position { .. }
-            | Ast::Substring { .. }
-            | Ast::Trim { .. }
-            | Ast::Overlay { .. }
-            | Ast::Nested(_)
-            | Ast::Value(_)
-            | Ast::TypedString(_)
-            | Ast::Case { .. }
-            | Ast::Interval(_) => {}
-            _ => {
-                let mistake =
-                    self.mistake(Code::NotScalar, ast, "this form of SQL is not supported in expressions");
+            Ast::Function(function) if !self.function(function) => return,
+            _ => {}
+        }
+        match operands(ast) {
+            Some(operands) => operands.into_iter().for_each(|operand| self.visit(operand)),
+            None => {
+                let message = "this form of SQL is not supported in expressions";
+                let mistake = self.mistake(Code::NotScalar, ast, message);
                 self.checked.mistakes.push(mistake);
-                return ControlFlow::Break(());
             }
         }
-        ControlFlow::Continue(())
     }
 }
 
@@ -224,7 +257,8 @@ impl Walk<'_> {
         self.checked.mistakes.push(mistake);
     }
 
-    fn function(&mut self, function: &Function) -> ControlFlow<()> {
+    /// Whether its arguments are worth a look.
+    fn function(&mut self, function: &Function) -> bool {
         let at = self.syntax.range(function.name.span());
         let written = function.name.to_string();
         let name = written.to_lowercase();
@@ -232,7 +266,7 @@ impl Walk<'_> {
             let mut mistake = Mistake::new(code, at.clone(), message);
             mistake.hint = hint.map(str::to_owned);
             self.checked.mistakes.push(mistake);
-            ControlFlow::Break(())
+            false
         };
         let known = FUNCTIONS.get(&name);
         let stable = known.is_some_and(|function| function.signature().volatility != Volatility::Immutable);
@@ -253,7 +287,7 @@ impl Walk<'_> {
             // `user` without parentheses, where there is no such column.
             let ident = Ident { value: written, quote_style: None, span: function.name.span() };
             self.unknown_column(&ident);
-            return ControlFlow::Continue(());
+            return true;
         }
         if function.over.is_some() || WINDOW_FUNCTIONS.contains(&name.as_str()) {
             let message =
@@ -271,7 +305,7 @@ impl Walk<'_> {
                 Mistake::new(Code::UnknownFunction, at, format!("there is no function `{written}`"));
             mistake.label = near.map(|near| format!("did you mean `{near}`?"));
             self.checked.mistakes.push(mistake);
-            return ControlFlow::Continue(());
+            return true;
         }
         let plain = function.filter.is_none()
             && function.within_group.is_empty()
@@ -281,6 +315,6 @@ impl Walk<'_> {
         if !plain {
             return report(Code::NotScalar, format!("`{written}` takes arguments only"), None);
         }
-        ControlFlow::Continue(())
+        true
     }
 }

@@ -1,7 +1,6 @@
 //! Syntax tree → typed expression → physical expression.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -23,9 +22,9 @@ use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
-use datafusion_sql::sqlparser::ast::{DataType as SqlType, Expr as Ast, Visit, Visitor};
+use datafusion_sql::sqlparser::ast::{DataType as SqlType, Expr as Ast};
 
-use super::check::{Checked, FUNCTIONS, check};
+use super::check::{Checked, FUNCTIONS, check, operands};
 use super::syntax::Syntax;
 use super::types::{TIMESTAMP, column_type, sql_type};
 use super::{Expr, Mistake, Scope};
@@ -162,29 +161,14 @@ fn context(schema: &DFSchema) -> SimplifyContext {
 
 /// The smallest part of `ast` that fails on its own, with its reason; else the whole with `failure`.
 fn locate(ast: &Ast, syntax: &Syntax, schema: &DFSchema, failure: Failure) -> Mistake {
-    struct Search<'a> {
-        syntax: &'a Syntax,
-        schema: &'a DFSchema,
-        found: Option<Mistake>,
+    fn smallest(part: &Ast, syntax: &Syntax, schema: &DFSchema) -> Option<Mistake> {
+        let operands = operands(part).unwrap_or_default();
+        operands.into_iter().find_map(|operand| smallest(operand, syntax, schema)).or_else(|| {
+            let failure = plan(part, schema).err()?;
+            Some(explain(part, schema, failure).at(syntax.range_of(part)))
+        })
     }
-    impl Visitor for Search<'_> {
-        type Break = ();
-
-        // Children come before their parents here, so the first that fails is the smallest.
-        fn post_visit_expr(&mut self, part: &Ast) -> ControlFlow<()> {
-            match plan(part, self.schema) {
-                Ok(_) => ControlFlow::Continue(()),
-                Err(failure) => {
-                    let failure = explain(part, self.schema, failure);
-                    self.found = Some(failure.at(self.syntax.range_of(part)));
-                    ControlFlow::Break(())
-                }
-            }
-        }
-    }
-    let mut search = Search { syntax, schema, found: None };
-    let _ = ast.visit(&mut search);
-    search.found.unwrap_or_else(|| failure.at(syntax.range_of(ast)))
+    smallest(ast, syntax, schema).unwrap_or_else(|| failure.at(syntax.range_of(ast)))
 }
 
 /// Says it in the words of SQL where DataFusion speaks of its own types.
@@ -213,24 +197,13 @@ fn explain(part: &Ast, schema: &DFSchema, failure: Failure) -> Failure {
         Ast::Cast { expr, data_type, .. } => format!("a {} cannot be cast to {data_type}", type_of(expr)),
         Ast::Function(function) => {
             let name = function.name.to_string();
-            let arguments: Vec<String> = arguments(function).iter().map(|ast| type_of(ast)).collect();
+            let arguments: Vec<String> =
+                operands(part).unwrap_or_default().into_iter().map(type_of).collect();
             format!("`{name}` does not take ({})", arguments.join(", "))
         }
         _ => return failure,
     };
     Failure { message, ..failure }
-}
-
-fn arguments(function: &datafusion_sql::sqlparser::ast::Function) -> Vec<&Ast> {
-    use datafusion_sql::sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
-    let FunctionArguments::List(list) = &function.args else { return vec![] };
-    list.args
-        .iter()
-        .filter_map(|arg| match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(ast)) => Some(ast),
-            _ => None,
-        })
-        .collect()
 }
 
 /// DataFusion would compare text with numbers by casting one to the other, and fail or surprise at run time. Literals are
