@@ -1,0 +1,447 @@
+//! The coordinator against a shell that does everything at once: what it asks for, in which order, and what it refuses.
+//! Schedules of faults are the simulator's; these are the sentences that a reader would want to check first.
+
+use onceflow_protocol::coordinator::*;
+use onceflow_protocol::*;
+
+const STEP: WindowedStep = WindowedStep { inputs: vec![], lateness_ms: 0 };
+
+fn settings() -> Settings {
+    Settings {
+        transactional_id: "ns.p.0".into(),
+        sources: vec!["orders".into()],
+        steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], ..STEP }],
+        workers: 1,
+        interval_ms: 100,
+        min_pause_ms: 0,
+        max_records: 1000,
+        max_bytes: 1000,
+        timeout_ms: 1000,
+        tolerable_failures: 1,
+        retained: 2,
+        until_end: false,
+        restart: Restart { initial_ms: 10, max_ms: 100 },
+    }
+}
+
+/// A shell whose every call succeeds, over one partition. It keeps what would be in Kafka and in the storage.
+struct Shell {
+    coordinator: Coordinator,
+    now_ms: u64,
+    log: Vec<String>,
+    control: Vec<ControlRecord>,
+    claims: u32,
+    next_offset: i64,
+    watermark: Option<i64>,
+    /// Window ends that hold rows.
+    windows: Vec<i64>,
+    traces: Traces,
+    outcome: Option<Outcome>,
+    /// Effects that get no answer, by the first word of their name.
+    silent: Option<&'static str>,
+}
+
+impl Shell {
+    fn new(settings: Settings) -> Shell {
+        Shell {
+            coordinator: Coordinator::new(settings),
+            now_ms: 0,
+            log: vec![],
+            control: vec![],
+            claims: 0,
+            next_offset: 5,
+            watermark: None,
+            windows: vec![],
+            traces: Traces::default(),
+            outcome: None,
+            silent: None,
+        }
+    }
+
+    fn started(settings: Settings) -> Shell {
+        let mut shell = Shell::new(settings);
+        shell.event(Event::Start);
+        assert_eq!(shell.coordinator.phase(), Phase::Running);
+        shell.log.clear();
+        shell
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut effects: std::collections::VecDeque<_> = self.coordinator.handle(self.now_ms, event).into();
+        while let Some(effect) = effects.pop_front() {
+            if let Some(answer) = self.perform(effect) {
+                effects.extend(self.coordinator.handle(self.now_ms, answer));
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.event(Event::Tick(Load::default()));
+    }
+
+    fn next_end(&self) -> Option<i64> {
+        self.windows.iter().copied().min()
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Event> {
+        let name = format!("{effect:?}");
+        let name = name.split(['(', ' ']).next().unwrap_or_default().to_string();
+        self.log.push(name.clone());
+        if self.silent.is_some_and(|silent| silent == name) {
+            return None;
+        }
+        let newest_decision = |control: &[ControlRecord]| {
+            control.iter().rev().find_map(|record| match record {
+                ControlRecord::Decision(decision) => Some(decision.clone()),
+                ControlRecord::Claim(_) => None,
+            })
+        };
+        Some(match effect {
+            Effect::EnsureControlTopic => Event::ControlTopicReady,
+            Effect::ReadNewest => {
+                let claim = self.control.iter().rev().find_map(|record| match record {
+                    ControlRecord::Claim(claim) => Some(claim.claim.clone()),
+                    ControlRecord::Decision(_) => None,
+                });
+                Event::Newest { claim, decision: newest_decision(&self.control) }
+            }
+            Effect::CheckRestorable(_) => Event::Checked(Ok(())),
+            Effect::ListFiles => Event::Listed(vec!["orphan".into()]),
+            Effect::InitTransactions => {
+                self.claims += 1;
+                Event::Initialised(Box::new(claim(&format!("own-{}", self.claims))))
+            }
+            Effect::CommitClaim(claim) => {
+                self.control.push(ControlRecord::Claim(*claim));
+                Event::ClaimCommitted
+            }
+            Effect::ReadUntilClaim(_) => Event::ControlRead(self.control.clone()),
+            Effect::ReadTraces => Event::Traces(self.traces),
+            Effect::ResolveStart(known) => {
+                let position = Position {
+                    source: "orders".into(),
+                    topic: "orders".into(),
+                    partition: 0,
+                    next_offset: NextOffset(5),
+                    watermark: None,
+                };
+                let positions = if known.is_empty() { vec![position] } else { vec![] };
+                Event::StartResolved { positions, topics: vec![] }
+            }
+            Effect::CommitStart(decision) => {
+                self.control.push(ControlRecord::Decision(decision));
+                Event::StartCommitted
+            }
+            Effect::Restore(decision) => {
+                self.next_offset = decision.positions[0].next_offset.0;
+                Event::Restored(Box::new(Restored { frontiers: vec![Frontiers::START], kept: vec![] }))
+            }
+            Effect::StartWorkers(_) => Event::WorkersStarted,
+            Effect::Barrier => Event::AtBarrier(BarrierReport {
+                worker: 0,
+                partitions: vec![PartitionReport {
+                    partition: 0,
+                    next_offset: NextOffset(self.next_offset),
+                    watermark: self.watermark.map(Watermark),
+                    idle: false,
+                    finished: false,
+                }],
+                next_ends: vec![self.next_end()],
+                cold: false,
+            }),
+            Effect::Fire { end, .. } => {
+                self.log.push(format!("fired {end}"));
+                self.windows.retain(|window| *window != end);
+                Event::Fired(FiredReport { worker: 0, next_ends: vec![self.next_end()], output_bytes: 600 })
+            }
+            Effect::Freeze { epoch, .. } => {
+                let counts = Counts { read: 7, ..Counts::default() };
+                let mut effects =
+                    self.coordinator.handle(self.now_ms, Event::Frozen(FrozenReport { worker: 0, counts }));
+                for effect in effects.drain(..) {
+                    if let Some(answer) = self.perform(effect) {
+                        let more = self.coordinator.handle(self.now_ms, answer);
+                        assert!(more.is_empty(), "nothing is decided before the output is flushed: {more:?}");
+                    }
+                }
+                Event::Flushed(epoch)
+            }
+            Effect::SnapshotCold(_) => Event::ColdSnapshotTaken,
+            Effect::WriteSnapshot(draft) => Event::Durable {
+                manifest: ManifestRef { file: draft.attempt.clone(), hash: String::new() },
+                files: vec![draft.attempt.clone()],
+            },
+            Effect::Decide(decision) => {
+                let epoch = decision.epoch;
+                self.control.push(ControlRecord::Decision(decision));
+                Event::Committed(epoch)
+            }
+            Effect::LookForClaims(known) => {
+                let claims = self.control.iter().filter_map(|record| match record {
+                    ControlRecord::Claim(claim) => Some(claim),
+                    ControlRecord::Decision(_) => None,
+                });
+                let last = claims.clone().filter(|claim| known.contains(&claim.claim)).count();
+                let later = claims.skip(last);
+                let seen =
+                    |claim: &Claim| SeenClaim { instance: claim.instance.clone(), fate: Fate::Committed };
+                Event::ClaimsAfter(later.map(seen).collect())
+            }
+            Effect::End(outcome) => {
+                self.outcome = Some(outcome);
+                return None;
+            }
+            Effect::Resume
+            | Effect::Release
+            | Effect::Confirm(_)
+            | Effect::DeleteFiles(_)
+            | Effect::TearDown => return None,
+        })
+    }
+
+    fn asked(&self, name: &str) -> usize {
+        self.log.iter().filter(|asked| *asked == name).count()
+    }
+}
+
+fn claim(id: &str) -> Claim {
+    Claim {
+        version: FORMAT_VERSION,
+        claim: ClaimId(id.into()),
+        instance: format!("instance-{id}"),
+        host: "host".into(),
+        started_ms: 0,
+        transactional_id: "ns.p.0".into(),
+    }
+}
+
+fn failure(kind: ErrorKind) -> Event {
+    Event::Failed(Failure { kind, message: "planted".into() })
+}
+
+#[test]
+fn a_first_start_commits_its_offsets_before_anything_is_read() {
+    let mut shell = Shell::new(settings());
+    shell.event(Event::Start);
+    let expected = [
+        "EnsureControlTopic",
+        "ReadNewest",
+        "ListFiles",
+        "InitTransactions",
+        "CommitClaim",
+        "ReadUntilClaim",
+        "ReadTraces",
+        "ResolveStart",
+        "CommitStart",
+        "Restore",
+        "StartWorkers",
+        "DeleteFiles",
+        "Confirm",
+    ];
+    assert_eq!(shell.log, expected);
+    assert_eq!(shell.coordinator.committed().map(|decision| decision.epoch), Some(Epoch(0)));
+}
+
+#[test]
+fn an_epoch_is_prepared_then_decided_then_let_go() {
+    let mut shell = Shell::started(settings());
+    shell.next_offset = 12;
+    shell.pass(100);
+    assert_eq!(shell.log, ["Barrier", "Freeze", "WriteSnapshot", "Decide", "Release", "Confirm"]);
+    let decision = shell.coordinator.committed().cloned().unwrap();
+    assert_eq!((decision.epoch, decision.positions[0].next_offset), (Epoch(1), NextOffset(12)));
+    assert_eq!(decision.counts.read, 7);
+}
+
+#[test]
+fn an_epoch_in_which_nothing_changed_is_not_committed() {
+    let mut shell = Shell::started(settings());
+    shell.pass(100);
+    assert_eq!(shell.log, ["Barrier", "Resume"]);
+    shell.pass(99);
+    assert_eq!(shell.log.len(), 2, "the next barrier comes an interval after the last");
+}
+
+#[test]
+fn windows_fire_in_order_up_to_the_watermark_and_the_byte_limit() {
+    let mut shell = Shell::started(settings());
+    (shell.next_offset, shell.watermark, shell.windows) = (12, Some(300), vec![100, 200, 300, 400]);
+    shell.pass(100);
+    let fired: Vec<_> = shell.log.iter().filter(|entry| entry.starts_with("fired")).cloned().collect();
+    assert_eq!(fired, ["fired 100", "fired 200"], "600 bytes each reach the limit of 1000");
+    assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 200, purged: 200 }]);
+    shell.pass(1);
+    assert_eq!(shell.windows, [400], "the pass goes on at once, and stops at the watermark");
+    assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 300, purged: 300 }]);
+}
+
+#[test]
+fn retired_files_are_those_of_the_oldest_snapshot_beyond_what_is_kept() {
+    let mut shell = Shell::started(settings());
+    for offset in 10..13 {
+        shell.next_offset = offset;
+        shell.pass(100);
+    }
+    assert_eq!(shell.asked("WriteSnapshot"), 3);
+    assert_eq!(shell.asked("DeleteFiles"), 1, "two are retained");
+}
+
+#[test]
+fn an_unknown_outcome_is_answered_by_starting_again_and_believing_what_is_read() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("Decide");
+    shell.next_offset = 12;
+    shell.pass(100);
+    assert_eq!(shell.coordinator.phase(), Phase::Deciding);
+    shell.event(failure(ErrorKind::OutcomeUnknown));
+    assert_eq!(shell.coordinator.phase(), Phase::BackingOff);
+    shell.silent = None;
+    shell.pass(10);
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+    assert_eq!(shell.next_offset, 5, "the decision did not get there: back to the start offsets");
+    assert_eq!(shell.claims, 2, "a claim is never used twice");
+}
+
+#[test]
+fn fencing_is_not_answered_by_fencing() {
+    let mut shell = Shell::started(settings());
+    shell.control.push(ControlRecord::Claim(claim("other")));
+    shell.event(failure(ErrorKind::Fenced));
+    shell.pass(10);
+    assert_eq!(shell.coordinator.phase(), Phase::Fenced);
+    assert_eq!(shell.coordinator.fenced_by(), Some("instance-other"));
+    assert_eq!(shell.claims, 1);
+    shell.event(Event::Stop);
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+}
+
+#[test]
+fn fenced_by_the_broker_alone_starts_again() {
+    let mut shell = Shell::started(settings());
+    shell.event(failure(ErrorKind::Fenced));
+    shell.pass(10);
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+}
+
+#[test]
+fn what_would_fail_again_is_not_restarted() {
+    for kind in [ErrorKind::Data, ErrorKind::Config, ErrorKind::Bug] {
+        let mut shell = Shell::started(settings());
+        shell.event(failure(kind));
+        assert!(matches!(&shell.outcome, Some(Outcome::Failed(failed)) if failed.kind == kind));
+    }
+}
+
+#[test]
+fn a_call_that_does_not_return_fails_the_run() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("Barrier");
+    shell.pass(100);
+    shell.pass(999);
+    assert_eq!(shell.coordinator.phase(), Phase::Aligning);
+    shell.pass(1);
+    assert_eq!(shell.coordinator.phase(), Phase::BackingOff);
+}
+
+#[test]
+fn delays_double_and_start_anew_after_a_quiet_time() {
+    let mut shell = Shell::started(settings());
+    for delay in [10, 20, 40] {
+        shell.event(failure(ErrorKind::EpochFailed));
+        shell.pass(delay - 1);
+        assert_eq!(shell.coordinator.phase(), Phase::BackingOff, "{delay}");
+        shell.pass(1);
+        assert_eq!(shell.coordinator.phase(), Phase::Running, "{delay}");
+    }
+    shell.pass(100);
+    shell.event(failure(ErrorKind::EpochFailed));
+    shell.pass(10);
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_tried_again_within_the_transaction() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("WriteSnapshot");
+    shell.next_offset = 12;
+    shell.pass(100);
+    shell.event(Event::SnapshotFailed("disk full".into()));
+    shell.silent = None;
+    shell.pass(999);
+    assert_eq!(shell.asked("WriteSnapshot"), 1);
+    shell.pass(1);
+    assert_eq!(shell.asked("WriteSnapshot"), 2);
+    assert_eq!(shell.coordinator.committed().map(|decision| decision.epoch), Some(Epoch(1)));
+    shell.silent = Some("WriteSnapshot");
+    shell.next_offset = 13;
+    shell.pass(100);
+    shell.event(Event::SnapshotFailed("disk full".into()));
+    shell.pass(1000);
+    shell.event(Event::SnapshotFailed("disk full".into()));
+    assert_eq!(shell.coordinator.phase(), Phase::BackingOff, "one failure is tolerable, two are not");
+}
+
+#[test]
+fn traces_without_a_decision_refuse() {
+    let traces = [
+        Traces { confirmed: Some(Epoch(3)), group_offsets: false },
+        Traces { confirmed: None, group_offsets: true },
+    ];
+    for traces in traces {
+        let mut shell = Shell::new(settings());
+        shell.traces = traces;
+        shell.event(Event::Start);
+        assert!(matches!(shell.outcome, Some(Outcome::Refused(_))), "{traces:?}");
+    }
+}
+
+#[test]
+fn a_decision_older_than_the_confirmed_one_refuses() {
+    let mut shell = Shell::started(settings());
+    shell.next_offset = 12;
+    shell.pass(100);
+    shell.traces.confirmed = Some(Epoch(2));
+    shell.event(failure(ErrorKind::EpochFailed));
+    shell.pass(10);
+    assert!(matches!(&shell.outcome, Some(Outcome::Refused(reason)) if reason.contains("epoch 2")));
+}
+
+#[test]
+fn a_stop_takes_a_final_checkpoint() {
+    let mut shell = Shell::started(settings());
+    shell.next_offset = 12;
+    shell.event(Event::Stop);
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+    assert_eq!(shell.coordinator.committed().map(|decision| decision.epoch), Some(Epoch(1)));
+}
+
+#[test]
+fn a_stop_during_a_checkpoint_takes_one_more() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("Decide");
+    shell.next_offset = 12;
+    shell.pass(100);
+    shell.silent = None;
+    shell.event(Event::Stop);
+    assert_eq!(shell.outcome, None);
+    shell.next_offset = 13;
+    shell.event(Event::Committed(Epoch(1)));
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+    assert_eq!(
+        shell.coordinator.committed().map(|decision| decision.positions[0].next_offset),
+        Some(NextOffset(13))
+    );
+}
+
+#[test]
+fn every_phase_can_be_reached_and_left() {
+    for (from, to) in TRANSITIONS {
+        for phase in *to {
+            assert!(from.may_become(*phase));
+        }
+        assert!(from.may_become(Phase::Ended));
+    }
+    assert!(!Phase::Ended.may_become(Phase::Preflight));
+    assert!(!Phase::Running.may_become(Phase::Deciding), "nothing is decided that was not prepared");
+}
