@@ -87,11 +87,16 @@ pub struct StoredCold {
 }
 
 impl FrozenCold {
-    /// Brings what the storage does not have yet into it. Durable when it returns; may be repeated after a failure.
+    /// Brings what the storage does not have yet into it. Durable when it returns; may be repeated after a failure. A store
+    /// without tables holds nothing, and its snapshot has no files.
     pub fn store(&self, storage: &ShardStorage) -> Result<StoredCold, StorageError> {
         let mut files = Vec::new();
         let mut new = Vec::new();
-        for local in self.names()? {
+        let mut names = self.names()?;
+        if !names.iter().any(|local| is_table(local)) {
+            names.clear();
+        }
+        for local in names {
             let known = if is_table(&local) { self.ledger.tables().get(&local).cloned() } else { None };
             if let Some(file) = known {
                 files.push(file);
@@ -103,6 +108,11 @@ impl FrozenCold {
             } else {
                 FileName::cold(&self.incarnation, &format!("{:08}-{local}", self.number))?
             };
+            if !is_table(&local) {
+                // Tables were synced when they were written; of the rest nothing says so.
+                let synced = File::open(&path).and_then(|file| file.sync_all());
+                synced.map_err(|error| StorageError::io(&path, error))?;
+            }
             files.push(describe(&path, name.as_str(), local)?);
             new.push((path, name, files.len() - 1));
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use onceflow_engine::plan::{Backend, State};
 use onceflow_engine::state::cold::{ColdError, ColdSnapshot, ColdStore, Run, RunRows, Scan};
 
-pub use frozen::{FrozenCold, StoredCold};
+pub use frozen::FrozenCold;
 #[cfg(feature = "rocksdb")]
 pub use rocksdb::RocksCold;
 

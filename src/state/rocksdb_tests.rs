@@ -37,7 +37,7 @@ impl Place {
         RocksCold::restore(&self.work(), &self.storage, snapshot, incarnation, CACHE)
     }
 
-    fn snapshot(&self, cold: &RocksCold) -> super::super::StoredCold {
+    fn snapshot(&self, cold: &RocksCold) -> super::super::frozen::StoredCold {
         cold.freeze().unwrap().store(&self.storage).unwrap()
     }
 
@@ -144,7 +144,10 @@ fn behaves_like_the_ordered_map() {
                 7 => {
                     let incarnation = format!("i{generation}");
                     let snapshot = place.snapshot(&cold).snapshot;
-                    cold = place.restore(&snapshot, &incarnation).unwrap();
+                    cold = match snapshot.files.is_empty() {
+                        true => place.create(&incarnation),
+                        false => place.restore(&snapshot, &incarnation).unwrap(),
+                    };
                 }
                 _ => {}
             }
@@ -159,6 +162,7 @@ fn behaves_like_the_ordered_map() {
             cold.remove(run).unwrap();
         }
         assert_eq!(cold.bytes(), 0);
+        assert_eq!(place.snapshot(&cold).snapshot, ColdSnapshot::default());
     }
 }
 

@@ -14,11 +14,6 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), StorageError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|error| StorageError::io(directory, error))
 }
 
-/// Makes a file's content durable.
-pub(super) fn sync_file(path: &Path) -> Result<(), StorageError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|error| StorageError::io(path, error))
-}
-
 /// Creates a directory with its parents. Each entry it made is durable, and so is one that somebody else made at the same
 /// time.
 pub(super) fn create_directory(directory: &Path) -> Result<(), StorageError> {

@@ -43,6 +43,12 @@ impl FileName {
         FileName("confirmed".to_owned())
     }
 
+    /// The directory of the incarnation that a file of the cold store belongs to, relative like the name.
+    pub(super) fn incarnation(&self) -> Option<&str> {
+        let (directory, _) = self.0.rsplit_once('/')?;
+        directory.starts_with("cold/").then_some(directory)
+    }
+
     /// The name as it stands in a manifest.
     pub fn as_str(&self) -> &str {
         &self.0

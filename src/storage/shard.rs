@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::durable::{Temporary, create_directory, links_unsupported, sync_directory, sync_file};
+use super::durable::{Temporary, create_directory, links_unsupported, sync_directory};
 use super::name::check_component;
 use super::{FileName, StorageError};
 
@@ -96,21 +96,20 @@ impl ShardStorage {
         Ok(result)
     }
 
-    /// Stores files that exist elsewhere and do not change any more: by hard links, or by copies where the file system has
-    /// none. A file that is there already with the same length was stored by an earlier try, and stays.
+    /// Stores files that exist elsewhere, whose content is durable there and does not change any more: by hard links, or by
+    /// copies where the file system has none. A file that is there already with the same length was stored by an earlier try,
+    /// and stays.
     pub fn link_in(&self, files: &[(&Path, &FileName)]) -> Result<(), StorageError> {
-        let mut linked = Vec::new();
         let mut directories = BTreeSet::new();
         for (source, name) in files {
             let (target, parent) = self.target(name)?;
             directories.insert(parent);
             match fs::hard_link(source, &target) {
-                Ok(()) => linked.push(target),
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if length_of(source)? != length_of(&target)? {
                         return Err(StorageError::io(target, error));
                     }
-                    linked.push(target);
                 }
                 Err(error) if links_unsupported(&error) => {
                     let mut from = File::open(source).map_err(|error| StorageError::io(*source, error))?;
@@ -119,8 +118,6 @@ impl ShardStorage {
                 Err(error) => return Err(StorageError::io(*source, error)),
             }
         }
-        // Only now, and not after each link: a journaling file system then writes all links at once.
-        linked.iter().try_for_each(|file| sync_file(file))?;
         directories.iter().try_for_each(|directory| sync_directory(directory))
     }
 
@@ -160,36 +157,19 @@ impl ShardStorage {
         }
     }
 
-    /// Removes a file; one that is gone already is fine. Not made durable: a file that comes back after a loss of power is
-    /// an orphan, which the next start drops.
+    /// Removes a file; one that is gone already is fine. The directory of an incarnation goes with its last file. Not made
+    /// durable: a file that comes back after a loss of power is an orphan, which the next start drops.
     pub fn remove(&self, name: &FileName) -> Result<(), StorageError> {
         let path = self.path(name);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::io(path, error)),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StorageError::io(path, error));
+            }
+            _ => {}
         }
-    }
-
-    /// Removes the empty directories of past incarnations. `current` stays, since its files may be on their way.
-    pub fn remove_empty_incarnations(&self, current: &str) -> Result<(), StorageError> {
-        let directory = self.directory.join("cold");
-        let failed = |error| StorageError::io(&directory, error);
-        for entry in fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_name() == current {
-                continue;
-            }
-            match fs::remove_dir(entry.path()) {
-                Ok(()) => {}
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::DirectoryNotEmpty
-                            | io::ErrorKind::NotFound
-                            | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(error) => return Err(StorageError::io(entry.path(), error)),
-            }
+        if let Some(directory) = name.incarnation() {
+            // It fails while there are other files, which is as it should be.
+            let _ = fs::remove_dir(self.directory.join(directory));
         }
         Ok(())
     }
@@ -371,24 +351,26 @@ mod tests {
     }
 
     #[test]
-    fn removing_is_repeatable_and_tidies_past_incarnations() {
+    fn removing_is_repeatable_and_tidies_incarnations() {
         let (root, storage) = open();
         let source = root.path().join("t.sst");
         fs::write(&source, b"table").unwrap();
-        let files = ["old", "kept", "current"].map(|it| FileName::cold(it, "t.sst").unwrap());
+        let files = [("one", "a.sst"), ("one", "b.sst"), ("two", "a.sst")];
+        let files = files.map(|(incarnation, file)| FileName::cold(incarnation, file).unwrap());
         for name in &files {
             storage.link_in(&[(&source, name)]).unwrap();
         }
         storage.remove(&files[0]).unwrap();
         storage.remove(&files[0]).unwrap();
-        storage.remove(&files[2]).unwrap();
-        storage.remove_empty_incarnations("current").unwrap();
-        let cold = storage.path(&files[0]).parent().unwrap().parent().unwrap().to_owned();
-        let mut left: Vec<_> = fs::read_dir(cold).unwrap().map(|it| it.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["current", "kept"]);
-        // A directory that was removed comes back with the next file.
+        assert_eq!(names(&storage), ["cold/one/b.sst", "cold/two/a.sst"]);
+        storage.remove(&files[1]).unwrap();
+        let cold: Vec<_> =
+            fs::read_dir(storage.directory.join("cold")).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(cold, ["two"]);
+        // A directory that was removed comes back with the next file, and the others never go.
         storage.link_in(&[(&source, &files[0])]).unwrap();
+        storage.remove(&FileName::snapshot(1, "a").unwrap()).unwrap();
+        assert!(storage.directory.join("snapshots").exists());
     }
 
     #[test]
