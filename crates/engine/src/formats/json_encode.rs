@@ -1,0 +1,459 @@
+//! Rows to JSON objects, written directly.
+//!
+//! A row becomes one object with its columns in the order of the schema, without white space; nulls are written. Numbers
+//! keep their value exactly: integers and decimals digit by digit (decimals with all digits of their scale), floats in the shortest
+//! form that reads back as the same float. Text is UTF-8; only what JSON demands is escaped. Dates are `"2026-01-31"`,
+//! timestamps `"2026-01-31T12:00:00.000Z"` or milliseconds since the epoch.
+//!
+//! What JSON cannot say is an error of its row: NaN and infinities, dates and timestamps outside of the years 0 to 9999.
+//!
+//! An encoder is made once for a sink and bound to each batch, where every column is downcast once; a row then costs no allocation.
+
+use std::convert::Infallible;
+
+use arrow::array::{
+    Array, AsArray, BooleanArray, Decimal128Array, LargeStringArray, PrimitiveArray, RecordBatch,
+    StringArray, StringViewArray,
+};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, Schema, TimeUnit, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use chrono::{DateTime, Datelike, NaiveDate, Timelike};
+
+use super::decimal;
+use crate::plan::Timestamps;
+
+/// Days from 0000-12-31 to 1970-01-01.
+const EPOCH_FROM_CE: i32 = 719_163;
+
+/// Writes rows of one schema, or some of their columns.
+#[derive(Debug)]
+pub struct JsonEncoder {
+    members: Vec<Member>,
+    timestamps: Timestamps,
+}
+
+#[derive(Debug)]
+struct Member {
+    column: usize,
+    name: String,
+    /// `{"name":` or `,"name":`
+    prefix: Vec<u8>,
+}
+
+impl JsonEncoder {
+    /// An encoder of all columns.
+    pub fn new(schema: &Schema, timestamps: Timestamps) -> JsonEncoder {
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        Self::of_columns(schema, &all, timestamps)
+    }
+
+    /// An encoder of these columns, in this order.
+    pub fn of_columns(schema: &Schema, columns: &[usize], timestamps: Timestamps) -> JsonEncoder {
+        let member = |(i, column): (usize, &usize)| {
+            let name = schema.field(*column).name();
+            let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
+            write_string(name, &mut prefix);
+            prefix.push(b':');
+            Member { column: *column, name: name.clone(), prefix }
+        };
+        JsonEncoder { members: columns.iter().enumerate().map(member).collect(), timestamps }
+    }
+
+    /// Whether columns of this type can be written.
+    pub fn supports(data_type: &DataType) -> bool {
+        use DataType::*;
+        matches!(
+            data_type,
+            Null | Boolean
+                | Int8
+                | Int16
+                | Int32
+                | Int64
+                | UInt8
+                | UInt16
+                | UInt32
+                | UInt64
+                | Float32
+                | Float64
+                | Decimal128(..)
+                | Utf8
+                | LargeUtf8
+                | Utf8View
+                | Date32
+                | Timestamp(TimeUnit::Millisecond, _)
+        )
+    }
+
+    /// Prepares the rows of a batch.
+    ///
+    /// # Errors
+    /// A column that is missing or of a type that cannot be written.
+    pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<JsonRows<'a>, String> {
+        let bind = |member: &'a Member| {
+            let array = rows.columns().get(member.column);
+            let values = array.and_then(|array| Values::of(array.as_ref(), self.timestamps));
+            match (array, values) {
+                (Some(array), Some(values)) => {
+                    Ok(Bound { member, values, array: (array.null_count() > 0).then_some(array.as_ref()) })
+                }
+                _ => Err(format!("column {} cannot be written as JSON", member.name)),
+            }
+        };
+        Ok(JsonRows { columns: self.members.iter().map(bind).collect::<Result<_, _>>()? })
+    }
+}
+
+/// The rows of a batch, ready to be written.
+pub struct JsonRows<'a> {
+    columns: Vec<Bound<'a>>,
+}
+
+struct Bound<'a> {
+    member: &'a Member,
+    values: Values<'a>,
+    /// Only where it has nulls.
+    array: Option<&'a dyn Array>,
+}
+
+impl JsonRows<'_> {
+    /// Appends row `row` as a JSON object.
+    ///
+    /// # Errors
+    /// A value that JSON cannot say; `out` ends within the object then.
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        self.write_with(row, out, |member, reason, _| Err(format!("column {}: {reason}", member.name)))
+    }
+
+    /// Appends row `row` as a JSON object, with null for what JSON cannot say.
+    pub fn write_or_null(&self, row: usize, out: &mut Vec<u8>) {
+        let written: Result<(), Infallible> = self.write_with(row, out, |_, _, out| {
+            out.extend_from_slice(b"null");
+            Ok(())
+        });
+        match written {
+            Ok(()) => (),
+            Err(never) => match never {},
+        }
+    }
+
+    fn write_with<E>(
+        &self,
+        row: usize,
+        out: &mut Vec<u8>,
+        refused: impl Fn(&Member, &'static str, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.columns.is_empty() {
+            out.push(b'{');
+        }
+        for column in &self.columns {
+            out.extend_from_slice(&column.member.prefix);
+            if column.array.is_some_and(|array| array.is_null(row)) {
+                out.extend_from_slice(b"null");
+            } else if let Err(reason) = column.values.write(row, out) {
+                // Nothing of a value is written before it is known that it can be.
+                refused(column.member, reason, out)?;
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+enum Values<'a> {
+    Null,
+    Boolean(&'a BooleanArray),
+    Int8(&'a PrimitiveArray<Int8Type>),
+    Int16(&'a PrimitiveArray<Int16Type>),
+    Int32(&'a PrimitiveArray<Int32Type>),
+    Int64(&'a PrimitiveArray<Int64Type>),
+    UInt8(&'a PrimitiveArray<UInt8Type>),
+    UInt16(&'a PrimitiveArray<UInt16Type>),
+    UInt32(&'a PrimitiveArray<UInt32Type>),
+    UInt64(&'a PrimitiveArray<UInt64Type>),
+    Float32(&'a PrimitiveArray<Float32Type>),
+    Float64(&'a PrimitiveArray<Float64Type>),
+    Decimal(&'a Decimal128Array, i8),
+    Text(&'a StringArray),
+    LargeText(&'a LargeStringArray),
+    TextView(&'a StringViewArray),
+    Date(&'a PrimitiveArray<Date32Type>),
+    Timestamp(&'a PrimitiveArray<TimestampMillisecondType>),
+    EpochMs(&'a PrimitiveArray<TimestampMillisecondType>),
+}
+
+impl<'a> Values<'a> {
+    fn of(array: &'a dyn Array, timestamps: Timestamps) -> Option<Values<'a>> {
+        Some(match array.data_type() {
+            DataType::Null => Values::Null,
+            DataType::Boolean => Values::Boolean(array.as_boolean_opt()?),
+            DataType::Int8 => Values::Int8(array.as_primitive_opt()?),
+            DataType::Int16 => Values::Int16(array.as_primitive_opt()?),
+            DataType::Int32 => Values::Int32(array.as_primitive_opt()?),
+            DataType::Int64 => Values::Int64(array.as_primitive_opt()?),
+            DataType::UInt8 => Values::UInt8(array.as_primitive_opt()?),
+            DataType::UInt16 => Values::UInt16(array.as_primitive_opt()?),
+            DataType::UInt32 => Values::UInt32(array.as_primitive_opt()?),
+            DataType::UInt64 => Values::UInt64(array.as_primitive_opt()?),
+            DataType::Float32 => Values::Float32(array.as_primitive_opt()?),
+            DataType::Float64 => Values::Float64(array.as_primitive_opt()?),
+            DataType::Decimal128(_, scale) => {
+                Values::Decimal(array.as_primitive_opt::<Decimal128Type>()?, *scale)
+            }
+            DataType::Utf8 => Values::Text(array.as_string_opt()?),
+            DataType::LargeUtf8 => Values::LargeText(array.as_string_opt()?),
+            DataType::Utf8View => Values::TextView(array.as_string_view_opt()?),
+            DataType::Date32 => Values::Date(array.as_primitive_opt()?),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => match timestamps {
+                Timestamps::Rfc3339 => Values::Timestamp(array.as_primitive_opt()?),
+                Timestamps::EpochMs => Values::EpochMs(array.as_primitive_opt()?),
+            },
+            _ => return None,
+        })
+    }
+
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        match self {
+            Values::Null => out.extend_from_slice(b"null"),
+            Values::Boolean(array) => {
+                out.extend_from_slice(if array.value(row) { b"true" } else { b"false" })
+            }
+            Values::Int8(array) => write_integer(array.value(row), out),
+            Values::Int16(array) => write_integer(array.value(row), out),
+            Values::Int32(array) => write_integer(array.value(row), out),
+            Values::Int64(array) => write_integer(array.value(row), out),
+            Values::UInt8(array) => write_integer(array.value(row), out),
+            Values::UInt16(array) => write_integer(array.value(row), out),
+            Values::UInt32(array) => write_integer(array.value(row), out),
+            Values::UInt64(array) => write_integer(array.value(row), out),
+            Values::Float32(array) => {
+                let value = array.value(row);
+                write_float(value, value.is_finite(), out)?;
+            }
+            Values::Float64(array) => {
+                let value = array.value(row);
+                write_float(value, value.is_finite(), out)?;
+            }
+            Values::Decimal(array, scale) => decimal::write(array.value(row), *scale, out),
+            Values::Text(array) => write_string(array.value(row), out),
+            Values::LargeText(array) => write_string(array.value(row), out),
+            Values::TextView(array) => write_string(array.value(row), out),
+            Values::Date(array) => write_date(array.value(row), out)?,
+            Values::Timestamp(array) => write_timestamp(array.value(row), out)?,
+            Values::EpochMs(array) => write_integer(array.value(row), out),
+        }
+        Ok(())
+    }
+}
+
+fn write_integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn write_float(value: impl zmij::Float, finite: bool, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    if !finite {
+        return Err("NaN and infinities cannot be written as JSON");
+    }
+    out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+    Ok(())
+}
+
+fn write_date(days: i32, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let date = days
+        .checked_add(EPOCH_FROM_CE)
+        .and_then(NaiveDate::from_num_days_from_ce_opt)
+        .filter(|date| (0..=9999).contains(&date.year()))
+        .ok_or("a date outside of the years 0 to 9999 cannot be written")?;
+    out.push(b'"');
+    write_day(date, out);
+    out.push(b'"');
+    Ok(())
+}
+
+fn write_timestamp(ms: i64, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let time = DateTime::from_timestamp_millis(ms)
+        .filter(|time| (0..=9999).contains(&time.year()))
+        .ok_or("a timestamp outside of the years 0 to 9999 cannot be written")?;
+    out.push(b'"');
+    write_day(time.date_naive(), out);
+    for (before, value) in [(b'T', time.hour()), (b':', time.minute()), (b':', time.second())] {
+        out.push(before);
+        write_two(value, out);
+    }
+    let ms = time.timestamp_subsec_millis();
+    out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z', b'"']);
+    Ok(())
+}
+
+/// `2026-01-31`, of a year with at most four digits.
+fn write_day(date: NaiveDate, out: &mut Vec<u8>) {
+    let year = date.year().unsigned_abs();
+    write_two(year / 100, out);
+    write_two(year, out);
+    out.push(b'-');
+    write_two(date.month(), out);
+    out.push(b'-');
+    write_two(date.day(), out);
+}
+
+/// The last two decimal digits.
+fn write_two(value: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[digit(value / 10), digit(value)]);
+}
+
+/// The last decimal digit.
+fn digit(value: u32) -> u8 {
+    b'0' + (value % 10) as u8
+}
+
+/// Which bytes a JSON string may not hold as they are.
+const ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = true;
+        byte += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table
+};
+
+/// Appends a text as a JSON string.
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| ESCAPED[*byte as usize]) {
+        out.extend_from_slice(&rest[..at]);
+        let byte = rest[at];
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{
+        ArrayRef, Date32Array, Float32Array, Float64Array, Int64Array, TimestampMillisecondArray,
+    };
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+            .unwrap()
+    }
+
+    fn encode(rows: &RecordBatch, timestamps: Timestamps) -> Vec<Result<String, String>> {
+        let encoder = JsonEncoder::new(&rows.schema(), timestamps);
+        let bound = encoder.bind(rows).unwrap();
+        (0..rows.num_rows())
+            .map(|row| {
+                let mut out = vec![];
+                bound.write(row, &mut out).map(|()| String::from_utf8(out).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn writes_every_type() {
+        let rows = rows(vec![
+            ("text \"1\"", Arc::new(StringArray::from(vec![Some("a\"\\\n\u{1}é"), None])) as ArrayRef),
+            ("view", Arc::new(StringViewArray::from(vec![Some("v"), None]))),
+            ("flag", Arc::new(BooleanArray::from(vec![Some(true), None]))),
+            ("int", Arc::new(Int64Array::from(vec![Some(i64::MIN), None]))),
+            ("real", Arc::new(Float32Array::from(vec![Some(0.1), None]))),
+            ("double", Arc::new(Float64Array::from(vec![Some(-0.0), None]))),
+            (
+                "money",
+                Arc::new(
+                    Decimal128Array::from(vec![Some(-5), None]).with_precision_and_scale(12, 2).unwrap(),
+                ),
+            ),
+            ("day", Arc::new(Date32Array::from(vec![Some(-1), None]))),
+            ("at", Arc::new(TimestampMillisecondArray::from(vec![Some(-1), None]).with_timezone("UTC"))),
+        ]);
+        assert_eq!(
+            encode(&rows, Timestamps::Rfc3339),
+            [
+                Ok(r#"{"text \"1\"":"a\"\\\n\u0001é","view":"v","flag":true,"int":-9223372036854775808,"real":0.1,"double":-0.0,"money":-0.05,"day":"1969-12-31","at":"1969-12-31T23:59:59.999Z"}"#.to_owned()),
+                Ok(r#"{"text \"1\"":null,"view":null,"flag":null,"int":null,"real":null,"double":null,"money":null,"day":null,"at":null}"#.to_owned()),
+            ]
+        );
+        assert!(encode(&rows, Timestamps::EpochMs)[0].as_ref().unwrap().ends_with(r#","at":-1}"#));
+    }
+
+    #[test]
+    fn refuses_what_json_cannot_say() {
+        for (array, reason) in [
+            (Arc::new(Float64Array::from(vec![f64::NAN])) as ArrayRef, "NaN"),
+            (Arc::new(Float32Array::from(vec![f32::INFINITY])), "infinities"),
+            (Arc::new(Date32Array::from(vec![i32::MAX])), "years"),
+            (Arc::new(TimestampMillisecondArray::from(vec![i64::MIN])), "years"),
+        ] {
+            let rows = rows(vec![("x", array)]);
+            let error = encode(&rows, Timestamps::Rfc3339).remove(0).unwrap_err();
+            assert!(error.starts_with("column x: ") && error.contains(reason), "{error}");
+            let mut out = vec![];
+            JsonEncoder::new(&rows.schema(), Timestamps::Rfc3339)
+                .bind(&rows)
+                .unwrap()
+                .write_or_null(0, &mut out);
+            assert_eq!(out, br#"{"x":null}"#);
+        }
+    }
+
+    #[test]
+    fn an_object_without_columns_is_an_object() {
+        let rows = rows(vec![("x", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]);
+        let encoder = JsonEncoder::of_columns(&rows.schema(), &[], Timestamps::Rfc3339);
+        let mut out = vec![];
+        encoder.bind(&rows).unwrap().write(0, &mut out).unwrap();
+        assert_eq!(out, b"{}");
+    }
+
+    proptest! {
+        #[test]
+        fn reads_back_as_it_was(text in ".{0,40}", int: i64, double in proptest::num::f64::NORMAL | proptest::num::f64::ZERO | proptest::num::f64::SUBNORMAL) {
+            let rows = rows(vec![
+                ("t", Arc::new(StringArray::from(vec![text.as_str()])) as ArrayRef),
+                ("i", Arc::new(Int64Array::from(vec![int]))),
+                ("d", Arc::new(Float64Array::from(vec![double]))),
+            ]);
+            let json = encode(&rows, Timestamps::Rfc3339).remove(0).unwrap();
+            let value: Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(value["t"].as_str(), Some(text.as_str()));
+            prop_assert_eq!(value["i"].as_i64(), Some(int));
+            // Without serde_json's own rounding: the standard library's is exact.
+            let written = json.rsplit(':').next().unwrap().trim_end_matches('}');
+            prop_assert_eq!(written.parse::<f64>().unwrap().to_bits(), double.to_bits());
+        }
+
+        #[test]
+        fn times_agree_with_chrono(ms in -62_135_596_800_000i64..=253_402_300_799_999) {
+            let mut out = vec![];
+            write_timestamp(ms, &mut out).unwrap();
+            let expected = DateTime::from_timestamp_millis(ms).unwrap().format("\"%Y-%m-%dT%H:%M:%S%.3fZ\"").to_string();
+            prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+}

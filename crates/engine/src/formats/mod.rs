@@ -1,0 +1,6 @@
+//! Bytes to columns and back. A format decides about one record at a time: what is wrong with a record concerns that record,
+//! never its batch.
+
+pub mod decimal;
+pub mod json_decode;
+pub mod json_encode;

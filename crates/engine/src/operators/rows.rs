@@ -1,0 +1,60 @@
+//! `where` and `select` over batches. A row whose expression fails leaves the batch; the others go on.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+
+use crate::batch::Batch;
+use crate::expr::Expr;
+
+/// Rows that failed, by their number in the batch that came in, with the reason.
+pub(crate) type Failed = Vec<(u32, String)>;
+
+/// The rows for which `condition` is true, and those for which it failed.
+pub(crate) fn keep_where(condition: &Expr, rows: &Batch) -> Result<(Batch, Failed), ArrowError> {
+    let evaluated = condition.evaluate(&rows.columns);
+    let keep = evaluated
+        .values
+        .as_boolean_opt()
+        .filter(|keep| keep.len() == rows.len())
+        .ok_or_else(|| ArrowError::InvalidArgumentError("a condition that is not boolean".into()))?;
+    let kept = if keep.true_count() == rows.len() { rows.clone() } else { rows.filter(keep)? };
+    Ok((kept, evaluated.failed))
+}
+
+/// The values of all expressions for the rows where none of them fails. Returns those rows, too.
+pub(crate) fn evaluate_all<'e>(
+    exprs: impl Iterator<Item = &'e Expr>,
+    rows: Batch,
+) -> Result<(Batch, Vec<ArrayRef>, Failed), ArrowError> {
+    let mut columns = vec![];
+    let mut failed = BTreeMap::new();
+    for expr in exprs {
+        let evaluated = expr.evaluate(&rows.columns);
+        columns.push(evaluated.values);
+        for (row, reason) in evaluated.failed {
+            failed.entry(row).or_insert(reason);
+        }
+    }
+    if failed.is_empty() {
+        return Ok((rows, columns, vec![]));
+    }
+    let keep: BooleanArray = (0..rows.len() as u32).map(|row| Some(!failed.contains_key(&row))).collect();
+    let columns = columns.iter().map(|column| filter(column, &keep)).collect::<Result<_, _>>()?;
+    Ok((rows.filter(&keep)?, columns, failed.into_iter().collect()))
+}
+
+/// The rows with the expressions' values as their columns.
+pub(crate) fn project(
+    exprs: &[Expr],
+    schema: &SchemaRef,
+    rows: Batch,
+) -> Result<(Batch, Failed), ArrowError> {
+    let (rows, columns, failed) = evaluate_all(exprs.iter(), rows)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+    Ok((Batch { columns, ..rows }, failed))
+}

@@ -1,0 +1,393 @@
+//! The group table: which groups there are, and their aggregates, in memory.
+//!
+//! A group is a number, given in order of first appearance. Its key lies in one arena of bytes; an open-addressing index maps
+//! hash → group; aggregates are typed columns by group ([`aggregate`](super::aggregate)); a bitmap says which groups changed
+//! since they were last copied out.
+//!
+//! A batch is looked up in two passes. The first finds each row's candidate by its hash alone and adds what is new; the second
+//! compares the candidates' keys with the rows'. Kept apart, the cache misses of the rows overlap instead of waiting for each other;
+//! that two keys agree in 59 bits of hash but differ happens next to never, and is put right row by row.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use hashbrown::HashTable;
+
+use super::StateError;
+use super::aggregate::{AggregateColumn, AggregateSpec, Rows};
+use super::key::{self, Keys};
+use super::rows::EncodedRows;
+use crate::plan;
+
+/// What the rows of a state look like: the types of the group columns and the aggregates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    groups: Vec<DataType>,
+    aggregates: Vec<AggregateSpec>,
+}
+
+impl Layout {
+    /// A layout of these group columns and aggregates.
+    ///
+    /// # Errors
+    /// `Bug` if a type is not supported; the plan's compiler refuses those.
+    pub fn new(groups: Vec<DataType>, aggregates: Vec<AggregateSpec>) -> Result<Layout, StateError> {
+        if let Some(other) = groups.iter().find(|data_type| !key::is_supported(data_type)) {
+            return Err(StateError::bug(format!("a group column of type {other}")));
+        }
+        let layout = Layout { groups, aggregates };
+        layout.columns()?;
+        Ok(layout)
+    }
+
+    /// The layout of a windowed step.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn of(window: &plan::Window) -> Result<Layout, StateError> {
+        Layout::new(
+            window.group_by.iter().map(|group| group.data_type.clone()).collect(),
+            window.aggregates.iter().map(AggregateSpec::from).collect(),
+        )
+    }
+
+    /// Types of the group columns.
+    pub fn groups(&self) -> &[DataType] {
+        &self.groups
+    }
+
+    /// Empty columns, one per aggregate.
+    pub(super) fn columns(&self) -> Result<Vec<Box<dyn AggregateColumn>>, StateError> {
+        self.aggregates.iter().map(AggregateSpec::column).collect()
+    }
+}
+
+/// An entry of the index: the group, and enough of its hash to leave other groups' keys alone.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    fingerprint: u32,
+    group: u32,
+}
+
+/// The index itself uses the lowest bits (place) and the highest seven (tag) of the hash; these are the ones between.
+#[inline]
+fn fingerprint(hash: u64) -> u32 {
+    (hash >> 25) as u32
+}
+
+/// Groups and their aggregates.
+#[derive(Debug)]
+pub struct GroupTable {
+    layout: Arc<Layout>,
+    index: HashTable<Entry>,
+    keys: Vec<u8>,
+    /// End of each group's key in `keys`; it begins where the one before ends.
+    ends: Vec<usize>,
+    hashes: Vec<u64>,
+    columns: Vec<Box<dyn AggregateColumn>>,
+    dirty: Vec<u64>,
+}
+
+impl GroupTable {
+    /// A table without groups.
+    ///
+    /// # Errors
+    /// None for a [`Layout`] that was made.
+    pub fn new(layout: Arc<Layout>) -> Result<GroupTable, StateError> {
+        Ok(GroupTable {
+            columns: layout.columns()?,
+            layout,
+            index: HashTable::new(),
+            keys: vec![],
+            ends: vec![],
+            hashes: vec![],
+            dirty: vec![],
+        })
+    }
+
+    /// Number of groups.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no group.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// What its rows look like.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The key of a group.
+    #[inline]
+    pub fn key(&self, group: u32) -> &[u8] {
+        let group = group as usize;
+        let start = if group == 0 { 0 } else { self.ends[group - 1] };
+        &self.keys[start..self.ends[group]]
+    }
+
+    /// The hash of a group's key.
+    #[inline]
+    pub fn hash(&self, group: u32) -> u64 {
+        self.hashes[group as usize]
+    }
+
+    /// All groups, in order of their first appearance.
+    pub fn groups(&self) -> std::ops::Range<u32> {
+        0..self.len() as u32
+    }
+
+    /// Aggregate columns in the order of the layout.
+    pub(super) fn columns(&self) -> &[Box<dyn AggregateColumn>] {
+        &self.columns
+    }
+
+    /// Finds the groups of these rows' keys, adding those that are missing. `groups` is overwritten: one per row.
+    ///
+    /// # Errors
+    /// `TooLarge` when the groups' numbers run out.
+    pub fn upsert(&mut self, keys: &Keys, rows: Rows<'_>, groups: &mut Vec<u32>) -> Result<(), StateError> {
+        groups.clear();
+        match rows {
+            Rows::All => self.upsert_rows(keys, 0..keys.len(), groups)?,
+            Rows::These(rows) => {
+                self.upsert_rows(keys, rows.iter().map(|&row| row as usize), groups)?;
+            }
+        }
+        self.resize_columns();
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn upsert_rows(
+        &mut self,
+        keys: &Keys,
+        rows: impl ExactSizeIterator<Item = usize> + Clone,
+        groups: &mut Vec<u32>,
+    ) -> Result<(), StateError> {
+        groups.reserve(rows.len());
+        for row in rows.clone() {
+            let hash = keys.hash(row);
+            let fingerprint = fingerprint(hash);
+            let group = match self.index.find(hash, |entry| entry.fingerprint == fingerprint) {
+                Some(entry) => entry.group,
+                None => self.insert(keys.get(row), hash)?,
+            };
+            groups.push(group);
+        }
+        for (at, row) in rows.enumerate() {
+            if self.key(groups[at]) != keys.get(row) {
+                groups[at] = self.upsert_key(keys.get(row), keys.hash(row))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The group of a key, compared in full.
+    pub fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
+        let fingerprint = fingerprint(hash);
+        let same = |entry: &Entry| entry.fingerprint == fingerprint && self.key(entry.group) == key;
+        self.index.find(hash, same).map(|entry| entry.group)
+    }
+
+    fn upsert_key(&mut self, key: &[u8], hash: u64) -> Result<u32, StateError> {
+        match self.find(key, hash) {
+            Some(group) => Ok(group),
+            None => self.insert(key, hash),
+        }
+    }
+
+    /// Adds a group whose key is not there yet; its columns are made by [`resize_columns`](Self::resize_columns).
+    fn insert(&mut self, key: &[u8], hash: u64) -> Result<u32, StateError> {
+        let group = u32::try_from(self.len())
+            .ok()
+            .filter(|group| *group < u32::MAX - 1)
+            .ok_or_else(|| StateError::TooLarge(format!("a pane of {} groups", self.len())))?;
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+        self.hashes.push(hash);
+        let hashes = &self.hashes;
+        self.index.insert_unique(hash, Entry { fingerprint: fingerprint(hash), group }, |entry| {
+            hashes[entry.group as usize]
+        });
+        Ok(group)
+    }
+
+    fn resize_columns(&mut self) {
+        let groups = self.len();
+        self.dirty.resize(groups.div_ceil(64), 0);
+        for column in &mut self.columns {
+            column.resize(groups);
+        }
+    }
+
+    /// Adds rows to the groups that [`upsert`](Self::upsert) found for them and marks those as changed. One argument per aggregate.
+    ///
+    /// # Errors
+    /// `Bug` if the arguments are not those that the layout names.
+    pub fn update(
+        &mut self,
+        rows: Rows<'_>,
+        groups: &[u32],
+        arguments: &[Option<ArrayRef>],
+    ) -> Result<(), StateError> {
+        if arguments.len() != self.columns.len() {
+            return Err(StateError::bug(format!(
+                "{} arguments for {} aggregates",
+                arguments.len(),
+                self.columns.len()
+            )));
+        }
+        for (column, argument) in self.columns.iter_mut().zip(arguments) {
+            column.update(rows, groups, argument.as_ref())?;
+        }
+        self.mark_dirty(groups);
+        Ok(())
+    }
+
+    fn mark_dirty(&mut self, groups: &[u32]) {
+        for &group in groups {
+            self.dirty[group as usize / 64] |= 1 << (group % 64);
+        }
+    }
+
+    /// Adds the partial states of another table's groups, those of the lanes only, to this one's.
+    ///
+    /// # Errors
+    /// `Bug` if the tables' layouts differ.
+    pub fn merge_table(&mut self, other: &GroupTable, lanes: std::ops::Range<u16>) -> Result<(), StateError> {
+        let picked: Vec<u32> =
+            other.groups().filter(|&group| lanes.contains(&key::lane(other.hash(group)))).collect();
+        let mut groups = Vec::with_capacity(picked.len());
+        for &group in &picked {
+            groups.push(self.upsert_key(other.key(group), other.hash(group))?);
+        }
+        self.resize_columns();
+        for (column, from) in self.columns.iter_mut().zip(&other.columns) {
+            column.merge_from(Rows::These(&picked), &groups, from.as_ref())?;
+        }
+        self.mark_dirty(&groups);
+        Ok(())
+    }
+
+    /// Adds partial states that are encoded.
+    ///
+    /// # Errors
+    /// `Damaged` if the bytes are not rows of this layout.
+    pub fn merge_rows(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
+        for row in rows.iter() {
+            let (key, state) = row?;
+            let before = self.len();
+            let group = self.upsert_key(key, key::hash(key))?;
+            if self.len() > before {
+                self.resize_columns();
+            }
+            merge_state(&mut self.columns, group, state)?;
+            self.mark_dirty(&[group]);
+        }
+        Ok(())
+    }
+
+    /// Adds the rows whose key is not there yet, unchanged as far as the dirty bits go: a restore, newest rows first.
+    ///
+    /// # Errors
+    /// `Damaged` if the bytes are not rows of this layout.
+    pub fn restore_rows(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
+        for row in rows.iter() {
+            let (key, state) = row?;
+            let hash = key::hash(key);
+            if self.find(key, hash).is_none() {
+                let group = self.insert(key, hash)?;
+                self.resize_columns();
+                merge_state(&mut self.columns, group, state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the states of a group's aggregates.
+    #[inline]
+    pub fn encode_state(&self, group: u32, out: &mut Vec<u8>) {
+        for column in &self.columns {
+            column.encode_row(group, out);
+        }
+    }
+
+    /// Appends a group's row.
+    #[inline]
+    pub fn encode_row(&self, group: u32, rows: &mut EncodedRows) {
+        rows.push(self.key(group), |out| self.encode_state(group, out));
+    }
+
+    /// Number of groups that changed since the bits were cleared.
+    pub fn dirty_groups(&self) -> u64 {
+        self.dirty.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// The rows of the groups that changed, in order of their numbers; the bits are cleared.
+    pub fn take_dirty(&mut self) -> EncodedRows {
+        let mut rows = EncodedRows::default();
+        rows.bytes.reserve(self.row_bytes_hint(self.dirty_groups() as usize));
+        for at in 0..self.dirty.len() {
+            let mut word = std::mem::take(&mut self.dirty[at]);
+            while word != 0 {
+                self.encode_row(at as u32 * 64 + word.trailing_zeros(), &mut rows);
+                word &= word - 1;
+            }
+        }
+        rows
+    }
+
+    /// The rows of all groups; the bits are cleared.
+    pub fn take_whole(&mut self) -> EncodedRows {
+        self.dirty.fill(0);
+        let mut rows = EncodedRows::default();
+        rows.bytes.reserve(self.row_bytes_hint(self.len()));
+        self.groups().for_each(|group| self.encode_row(group, &mut rows));
+        rows
+    }
+
+    /// About how many bytes `rows` rows take, so that copying them out seldom moves what is already copied.
+    fn row_bytes_hint(&self, rows: usize) -> usize {
+        let key = if self.is_empty() { 0 } else { self.keys.len() / self.len() };
+        rows * (key + 3 + 8 * self.columns.len())
+    }
+
+    /// All groups in ascending order of (lane, key).
+    pub fn sorted(&self, lanes: std::ops::Range<u16>) -> Vec<u32> {
+        let in_lanes = |group: &u32| lanes.contains(&key::lane(self.hash(*group)));
+        let mut groups: Vec<u32> = self.groups().filter(in_lanes).collect();
+        groups.sort_unstable_by(|&a, &b| {
+            let lanes = key::lane(self.hash(a)).cmp(&key::lane(self.hash(b)));
+            lanes.then_with(|| self.key(a).cmp(self.key(b)))
+        });
+        groups
+    }
+
+    /// Bytes held, unused capacity included.
+    pub fn memory_bytes(&self) -> usize {
+        self.index.allocation_size()
+            + self.keys.capacity()
+            + (self.ends.capacity() + self.hashes.capacity() + self.dirty.capacity()) * 8
+            + self.columns.iter().map(|column| column.memory_bytes()).sum::<usize>()
+    }
+}
+
+/// Adds one row's encoded state to a group of these columns.
+pub(super) fn merge_state(
+    columns: &mut [Box<dyn AggregateColumn>],
+    group: u32,
+    mut state: &[u8],
+) -> Result<(), StateError> {
+    for column in columns {
+        column.merge_row(group, &mut state)?;
+    }
+    if state.is_empty() {
+        Ok(())
+    } else {
+        Err(StateError::damaged(format!("a row's state has {} bytes too many", state.len())))
+    }
+}

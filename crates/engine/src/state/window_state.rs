@@ -1,0 +1,519 @@
+//! The windows of one step on one worker: panes, from the first record to the purge.
+//!
+//! A **pane** is the greatest common slice of the step's windows ([`WindowSpec`]); it has a group table, and runs of what was
+//! evicted from it. A record touches one pane; a window is the sum of its panes over all workers. The calls, in the order
+//! of an epoch:
+//!
+//! 1. [`update`](WindowState::update) with each batch. Lateness is judged by the purged frontier of the last barrier.
+//! 2. At the barrier, for each window end that fires, in ascending order: every worker [`close`](WindowState::close)s, then
+//!    every owner of lanes [`merge`](WindowState::merge)s what all workers handed over and emits it. Neither changes state.
+//! 3. [`purge`](WindowState::purge): panes whose last window is purged go, with their runs.
+//! 4. [`freeze`](WindowState::freeze): all panes that are left, with the rows that changed since the last freeze.
+//!
+//! [`evict`](WindowState::evict) may come between batches or at a barrier before the freeze. A restore fills an empty state before the first batch.
+//!
+//! The order of rows within a window is that of the tables, or of (lane, key) when a run takes part: the same for the same
+//! history of batches, evictions and restores, and nothing to rely on otherwise.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array};
+use onceflow_protocol::{EventTime, WindowSpec};
+
+use super::StateError;
+use super::aggregate::{Failed, Rows};
+use super::cold::{ColdStore, Run};
+use super::key::{self, Keys};
+use super::merge::{self, Results, SortedMerge};
+use super::rows::EncodedRows;
+use super::table::{GroupTable, Layout};
+use crate::plan;
+
+/// Runs of a pane after which the next eviction merges them into one.
+pub const MAX_RUNS: usize = 4;
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Updated {
+    /// Rows of the batch whose windows are all purged, ascending; they were not added.
+    pub late: Vec<u32>,
+    /// Rows that were added although some of their windows are purged.
+    pub partly_late: u64,
+    /// Rows that were added.
+    pub used: u64,
+}
+
+/// What one worker hands to one owner when a window closes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partials {
+    /// Rows of the owner's lanes; a key may occur once per pane.
+    pub rows: EncodedRows,
+    /// The worker's cold runs of the window's panes, all lanes.
+    pub runs: Vec<Run>,
+}
+
+/// Results of a window: a chunk of at most 4,096 rows.
+#[derive(Clone, Debug)]
+pub struct WindowRows {
+    /// Group columns in the order of the plan.
+    pub groups: Vec<ArrayRef>,
+    /// Start of the window, milliseconds.
+    pub window_start: i64,
+    /// End of the window, exclusive, milliseconds.
+    pub window_end: i64,
+    /// Aggregates in the order of the plan.
+    pub aggregates: Vec<ArrayRef>,
+    /// Rows of which an aggregate cannot be represented (it is NULL here), ascending, with the reason.
+    pub failed: Failed,
+}
+
+/// What a freeze says of a pane's rows in segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The live extents stay as they are.
+    Unchanged,
+    /// These rows come on top: newer than all before them.
+    Delta(EncodedRows),
+    /// These rows are everything, possibly nothing; all older extents of this pane and worker are dead.
+    Whole(EncodedRows),
+}
+
+/// A pane at a barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenPane {
+    /// Start of the pane, milliseconds.
+    pub pane: i64,
+    /// Its rows.
+    pub change: Change,
+    /// Its runs in the cold store.
+    pub runs: Vec<Run>,
+}
+
+/// Where the extents of a [`PaneRestore`] come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From this worker, at the same parallelism: they stay live.
+    Own,
+    /// From any worker at another parallelism: the next freeze replaces them by the whole pane.
+    Other,
+}
+
+/// Rows of one pane and one former worker on their way back.
+#[derive(Debug)]
+pub struct PaneRestore {
+    pane: i64,
+    table: GroupTable,
+    rows: u64,
+}
+
+impl PaneRestore {
+    /// Adds an extent's rows. Extents must come newest first: the first row of a key counts.
+    ///
+    /// # Errors
+    /// `Damaged` if the bytes are not rows of this step.
+    pub fn add(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
+        self.rows += rows.count;
+        self.table.restore_rows(rows)
+    }
+}
+
+#[derive(Debug)]
+struct Pane {
+    table: GroupTable,
+    runs: Vec<Run>,
+    /// Rows in the live extents, superseded ones included.
+    written: u64,
+    /// Whether the next freeze writes the whole pane.
+    rewrite: bool,
+}
+
+impl Pane {
+    fn new(layout: &Arc<Layout>) -> Result<Pane, StateError> {
+        Ok(Pane { table: GroupTable::new(layout.clone())?, runs: vec![], written: 0, rewrite: false })
+    }
+
+    fn freeze(&mut self) -> Change {
+        let (groups, dirty) = (self.table.len() as u64, self.table.dirty_groups());
+        // A restore reads what is written, so that must stay within a factor of the table itself.
+        let outgrown = dirty > 0 && self.written + dirty > 2 * groups + 1024;
+        if self.rewrite || outgrown {
+            self.rewrite = false;
+            self.written = groups;
+            Change::Whole(self.table.take_whole())
+        } else if dirty > 0 {
+            self.written += dirty;
+            Change::Delta(self.table.take_dirty())
+        } else {
+            Change::Unchanged
+        }
+    }
+}
+
+/// Panes of a windowed step on one worker.
+#[derive(Debug)]
+pub struct WindowState {
+    id: u32,
+    spec: WindowSpec,
+    layout: Arc<Layout>,
+    panes: BTreeMap<i64, Pane>,
+    // Filled anew by each batch; kept for their memory.
+    keys: Keys,
+    groups: Vec<u32>,
+    buckets: Buckets,
+}
+
+impl WindowState {
+    /// Empty state of the step with the durable number `state_id`.
+    ///
+    /// # Errors
+    /// `Bug` if the window has types or aggregates that state does not know.
+    pub fn new(state_id: u32, window: &plan::Window) -> Result<WindowState, StateError> {
+        Ok(WindowState::with_layout(state_id, window.spec, Arc::new(Layout::of(window)?)))
+    }
+
+    /// Empty state of rows that look like `layout`.
+    pub fn with_layout(state_id: u32, spec: WindowSpec, layout: Arc<Layout>) -> WindowState {
+        WindowState {
+            id: state_id,
+            spec,
+            layout,
+            panes: BTreeMap::new(),
+            keys: Keys::default(),
+            groups: vec![],
+            buckets: Buckets::default(),
+        }
+    }
+
+    /// Durable number of the step's state.
+    pub fn state_id(&self) -> u32 {
+        self.id
+    }
+
+    /// Adds a batch: group columns, one argument per aggregate (`None` for `count(*)`), and event times, row by row. `purged`
+    /// is the step's purged frontier.
+    ///
+    /// # Errors
+    /// `Bug` if columns are not as planned or an event time is out of range, `TooLarge` as [`GroupTable::upsert`].
+    pub fn update(
+        &mut self,
+        groups: &[ArrayRef],
+        arguments: &[Option<ArrayRef>],
+        event_time: &Int64Array,
+        purged: i64,
+    ) -> Result<Updated, StateError> {
+        let mut updated = Updated::default();
+        if event_time.is_empty() {
+            return Ok(updated);
+        }
+        self.keys.encode(groups, event_time.len())?;
+        if let Some(other) = arguments.iter().flatten().find(|argument| argument.len() != event_time.len()) {
+            return Err(StateError::bug(format!(
+                "an argument of {} rows in a batch of {}",
+                other.len(),
+                event_time.len()
+            )));
+        }
+        self.buckets.fill(self.spec, event_time.values())?;
+        for (start, rows) in self.buckets.iter() {
+            let count = match rows {
+                Rows::All => event_time.len(),
+                Rows::These(rows) => rows.len(),
+            };
+            if self.spec.last_end(start) <= purged {
+                match rows {
+                    Rows::All => updated.late.extend(0..count as u32),
+                    Rows::These(rows) => updated.late.extend_from_slice(rows),
+                }
+                continue;
+            }
+            if self.spec.first_end(start) <= purged {
+                updated.partly_late += count as u64;
+            }
+            updated.used += count as u64;
+            let table = &mut pane(&mut self.panes, start, &self.layout)?.table;
+            table.upsert(&self.keys, rows, &mut self.groups)?;
+            table.update(rows, &self.groups, arguments)?;
+        }
+        updated.late.sort_unstable();
+        Ok(updated)
+    }
+
+    /// The smallest window end after `fired` of a window that holds a pane present here, in memory or cold.
+    pub fn next_end(&self, fired: i64) -> Option<i64> {
+        self.panes.keys().find_map(|&pane| self.spec.next_end(pane, fired))
+    }
+
+    /// What this worker, number `worker` of `workers`, has to contribute to the window that ends at `end`: one [`Partials`]
+    /// per owner of lanes. The rows of its own lanes are not among them: [`merge`](Self::merge) takes those from the tables,
+    /// so that a single worker copies nothing.
+    pub fn close(&self, end: i64, worker: usize, workers: usize) -> Vec<Partials> {
+        let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
+        for pane in self.spec.panes(end).filter_map(|start| self.panes.get(&start)) {
+            if workers > 1 {
+                for group in pane.table.groups() {
+                    let owner = key::owner_of(key::lane(pane.table.hash(group)), workers);
+                    if owner != worker {
+                        pane.table.encode_row(group, &mut partials[owner].rows);
+                    }
+                }
+            }
+            for owner in &mut partials {
+                owner.runs.extend_from_slice(&pane.runs);
+            }
+        }
+        partials
+    }
+
+    /// Emits the window that ends at `end`, as far as this worker's `lanes` go: its own tables and what all workers, itself
+    /// included, handed over by [`close`](Self::close), in the order of the workers. Nothing may be added in between. Without
+    /// cold runs the rows are added up in one more table, unless there is but one to begin with.
+    ///
+    /// # Errors
+    /// Those of `emit`; `Cold` and `Damaged` for what others handed over.
+    pub fn merge(
+        &self,
+        end: i64,
+        partials: &[Partials],
+        lanes: Range<u16>,
+        cold: &dyn ColdStore,
+        emit: &mut dyn FnMut(WindowRows) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let panes = self.spec.panes(end).filter_map(|start| self.panes.get(&start));
+        let tables: Vec<&GroupTable> =
+            panes.map(|pane| &pane.table).filter(|table| !table.is_empty()).collect();
+        let rows: Vec<&EncodedRows> =
+            partials.iter().map(|partial| &partial.rows).filter(|rows| !rows.is_empty()).collect();
+        let window_start = self.spec.start(end);
+        let mut emit = |Results { groups, aggregates, failed }: Results| {
+            emit(WindowRows { groups, window_start, window_end: end, aggregates, failed })
+        };
+        if partials.iter().any(|partial| !partial.runs.is_empty()) {
+            let runs = partials.iter().flat_map(|partial| partial.runs.iter().copied());
+            let merge = SortedMerge::new(tables.into_iter(), rows.into_iter(), runs, lanes, cold)?;
+            return merge::emit_merge(&self.layout, merge, &mut emit);
+        }
+        if let ([table], []) = (tables.as_slice(), rows.as_slice())
+            && lanes == (0..key::LANES)
+        {
+            return merge::emit_table(table, &mut emit);
+        }
+        let mut merged = GroupTable::new(self.layout.clone())?;
+        for table in tables {
+            merged.merge_table(table, lanes.clone())?;
+        }
+        for rows in rows {
+            merged.merge_rows(rows)?;
+        }
+        merge::emit_table(&merged, &mut emit)
+    }
+
+    /// Drops the panes whose last window ends at or before `purged`, with their runs.
+    ///
+    /// # Errors
+    /// `Cold` if a run cannot be removed.
+    pub fn purge(&mut self, purged: i64, cold: &dyn ColdStore) -> Result<(), StateError> {
+        while let Some(first) = self.panes.first_entry()
+            && self.spec.last_end(*first.key()) <= purged
+        {
+            for run in first.remove().runs {
+                cold.remove(run)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the largest table into the cold store, as a run of the generation that `next_generation` names. Beyond
+    /// [`MAX_RUNS`] runs the pane's runs and the table become one run. Returns the bytes freed, 0 if no table has a row.
+    ///
+    /// # Errors
+    /// `Cold` if the run cannot be written, `Damaged` if an older one cannot be read.
+    pub fn evict(
+        &mut self,
+        cold: &dyn ColdStore,
+        next_generation: &mut dyn FnMut() -> u64,
+    ) -> Result<u64, StateError> {
+        let filled = self.panes.iter_mut().filter(|(_, pane)| !pane.table.is_empty());
+        let Some((&start, pane)) = filled.max_by_key(|(_, pane)| pane.table.memory_bytes()) else {
+            return Ok(0);
+        };
+        let run = Run { step: self.id, pane: start, generation: next_generation() };
+        if pane.runs.len() < MAX_RUNS {
+            merge::ingest_table(&pane.table, run, cold)?;
+        } else {
+            merge::ingest_merged(&pane.table, &pane.runs, run, cold)?;
+            for older in pane.runs.drain(..) {
+                cold.remove(older)?;
+            }
+        }
+        pane.runs.push(run);
+        // The rows are in the run now: their extents must not come back beside it.
+        pane.rewrite = true;
+        let evicted = std::mem::replace(&mut pane.table, GroupTable::new(self.layout.clone())?);
+        Ok(evicted.memory_bytes() as u64)
+    }
+
+    /// All panes, ascending, with what changed since the last freeze.
+    pub fn freeze(&mut self) -> Vec<FrozenPane> {
+        let frozen = self.panes.iter_mut().map(|(&start, pane)| FrozenPane {
+            pane: start,
+            change: pane.freeze(),
+            runs: pane.runs.clone(),
+        });
+        frozen.collect()
+    }
+
+    /// Makes the next freeze write the whole pane, so that its older extents die. Without effect if the pane is gone.
+    pub fn rewrite(&mut self, pane: i64) {
+        if let Some(pane) = self.panes.get_mut(&pane) {
+            pane.rewrite = true;
+        }
+    }
+
+    /// Starts to bring back the rows that one former worker had of a pane.
+    ///
+    /// # Errors
+    /// None for a [`Layout`] that was made.
+    pub fn begin_restore(&self, pane: i64) -> Result<PaneRestore, StateError> {
+        Ok(PaneRestore { pane, table: GroupTable::new(self.layout.clone())?, rows: 0 })
+    }
+
+    /// Takes over what a restore has gathered; the rows of several former workers add up.
+    ///
+    /// # Errors
+    /// `TooLarge` as [`GroupTable::upsert`].
+    pub fn finish_restore(&mut self, restored: PaneRestore, origin: Origin) -> Result<(), StateError> {
+        let pane = pane(&mut self.panes, restored.pane, &self.layout)?;
+        pane.written += restored.rows;
+        pane.rewrite |= origin == Origin::Other;
+        if pane.table.is_empty() {
+            pane.table = restored.table;
+        } else {
+            pane.rewrite = true;
+            pane.table.merge_table(&restored.table, 0..key::LANES)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over runs of a pane that are in the cold store already; whose they were does not matter.
+    ///
+    /// # Errors
+    /// `Bug` if a run is another step's or pane's.
+    pub fn restore_cold(&mut self, pane: i64, runs: &[Run]) -> Result<(), StateError> {
+        if let Some(other) = runs.iter().find(|run| run.step != self.id || run.pane != pane) {
+            return Err(StateError::bug(format!(
+                "{other:?} restored as a run of step {} pane {pane}",
+                self.id
+            )));
+        }
+        self::pane(&mut self.panes, pane, &self.layout)?.runs.extend_from_slice(runs);
+        Ok(())
+    }
+
+    /// Bytes held by tables and scratch memory, unused capacity included.
+    pub fn memory_bytes(&self) -> u64 {
+        let tables: usize = self.panes.values().map(|pane| pane.table.memory_bytes()).sum();
+        (tables + self.keys.memory_bytes() + self.groups.capacity() * 4 + self.buckets.memory_bytes()) as u64
+    }
+
+    /// Groups in memory, over all panes.
+    pub fn groups(&self) -> u64 {
+        self.panes.values().map(|pane| pane.table.len() as u64).sum()
+    }
+
+    /// Number of windows after the fired frontier that hold a pane present here.
+    pub fn open_windows(&self, fired: i64) -> u64 {
+        let mut counted_to = fired;
+        let mut windows = 0;
+        for &pane in self.panes.keys() {
+            if let Some(first) = self.spec.next_end(pane, counted_to) {
+                let last = self.spec.last_end(pane);
+                windows += ((last - first) / self.spec.every_ms() + 1) as u64;
+                counted_to = last;
+            }
+        }
+        windows
+    }
+}
+
+/// The pane that starts at `start`, made if it is not there.
+fn pane<'p>(
+    panes: &'p mut BTreeMap<i64, Pane>,
+    start: i64,
+    layout: &Arc<Layout>,
+) -> Result<&'p mut Pane, StateError> {
+    use std::collections::btree_map::Entry;
+    Ok(match panes.entry(start) {
+        Entry::Occupied(pane) => pane.into_mut(),
+        Entry::Vacant(missing) => missing.insert(Pane::new(layout)?),
+    })
+}
+
+/// The rows of a batch by pane. Nearly every batch touches one pane to three; a backlog out of order may touch thousands.
+#[derive(Debug, Default)]
+struct Buckets {
+    /// Set if all rows are in this pane; the rest is empty then.
+    whole: Option<i64>,
+    /// Panes, ascending, and where in `rows` theirs are.
+    panes: Vec<(i64, usize)>,
+    rows: Vec<Vec<u32>>,
+}
+
+impl Buckets {
+    fn fill(&mut self, spec: WindowSpec, times: &[i64]) -> Result<(), StateError> {
+        self.whole = None;
+        for (at, _) in self.panes.drain(..).enumerate() {
+            self.rows[at].clear();
+        }
+        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return Ok(()) };
+        let pane_of = |time: i64| {
+            EventTime::new(time)
+                .map(|time| spec.pane_of(time))
+                .ok_or_else(|| StateError::bug(format!("event time {time} is out of range")))
+        };
+        if pane_of(*first)? == pane_of(*last)? {
+            self.whole = Some(pane_of(*first)?);
+            return Ok(());
+        }
+        // The pane of the row before, as it nearly always is this row's too; the range is empty at first.
+        let (mut present, mut bucket) = (0..0, 0);
+        for (row, &time) in times.iter().enumerate() {
+            if !present.contains(&time) {
+                let pane = pane_of(time)?;
+                present = pane..spec.first_end(pane);
+                bucket = self.bucket(pane);
+            }
+            self.rows[bucket].push(row as u32);
+        }
+        Ok(())
+    }
+
+    fn bucket(&mut self, pane: i64) -> usize {
+        match self.panes.binary_search_by_key(&pane, |(pane, _)| *pane) {
+            Ok(at) => self.panes[at].1,
+            Err(at) => {
+                let bucket = self.panes.len();
+                self.panes.insert(at, (pane, bucket));
+                if bucket == self.rows.len() {
+                    self.rows.push(vec![]);
+                }
+                bucket
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (i64, Rows<'_>)> {
+        let whole = self.whole.iter().map(|&pane| (pane, Rows::All));
+        whole.chain(self.panes.iter().map(|&(pane, bucket)| (pane, Rows::These(&self.rows[bucket]))))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.panes.capacity() * 16
+            + self.rows.capacity() * 24
+            + self.rows.iter().map(|rows| rows.capacity() * 4).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests;

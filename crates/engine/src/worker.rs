@@ -1,0 +1,309 @@
+//! A worker: batches of source records go in, output records come out, and the state of windows stays.
+//!
+//! A worker is a value, `Send` and without threads, clocks or I/O; the shell gives it a thread, the simulator calls it in turn.
+//! The same calls in the same order give the same output.
+//!
+//! [`process`](Worker::process) takes records of one partition from bytes to the end of every branch: decode, then each step in
+//! order (`where`, `select`, window), then sinks. Between barriers rows end in a window or in the output. At a barrier windows
+//! close: [`barrier`].
+//!
+//! **Errors.** A record that fails follows the `on_error` of where it fails; it is dead-lettered once, whatever number of branches
+//! it fails in. A call that returns an error has done part of its work: nothing of this epoch may be committed then, and the worker
+//! must be thrown away.
+
+pub mod barrier;
+mod error;
+mod graph;
+mod trouble;
+
+use std::sync::Arc;
+
+use onceflow_protocol::Frontiers;
+
+pub use self::error::WorkerError;
+use self::graph::{Graph, Stage};
+use self::trouble::Subject;
+use crate::batch::Batch;
+use crate::dead_letter::Reason;
+use crate::formats::json_decode::JsonDecoder;
+use crate::message::MessageBatch;
+pub use crate::operators::counts::{Counts, StageCounts, WorkerCounts};
+use crate::operators::fate::{Fate, Fates};
+use crate::operators::rows::{evaluate_all, keep_where, project};
+pub use crate::operators::sink::TopicLimits;
+use crate::output::Output;
+use crate::plan::{Plan, Stream, Window};
+use crate::state::cold::ColdStore;
+use crate::state::window_state::WindowState;
+
+/// Where a windowed step begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepStart {
+    /// Durable number of the step's state.
+    pub state_id: u32,
+    /// How far its windows had got.
+    pub frontiers: Frontiers,
+}
+
+/// What a call to [`Worker::process`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Processed {
+    /// Largest event time of the records that could be decoded, milliseconds.
+    pub max_event_time: Option<i64>,
+}
+
+/// All operators of a pipeline, with the state of one worker.
+pub struct Worker {
+    graph: Arc<Graph>,
+    index: usize,
+    workers: usize,
+    cold: Arc<dyn ColdStore>,
+    decoders: Vec<JsonDecoder>,
+    windows: Vec<StepWindow>,
+    limits: Vec<TopicLimits>,
+    counts: WorkerCounts,
+    fates: Fates,
+}
+
+struct StepWindow {
+    step: usize,
+    frontiers: Frontiers,
+    /// `None` only while the step is being merged.
+    state: Option<WindowState>,
+}
+
+/// What is around the rows of one call.
+struct Call<'a> {
+    graph: &'a Graph,
+    /// Topic and partition of the messages; `None` for rows that windows emit.
+    origin: Option<(&'a str, i32)>,
+    messages: &'a dyn MessageBatch,
+    out: &'a mut Output,
+}
+
+impl WorkerCounts {
+    fn stage(&mut self, stage: Stage) -> &mut StageCounts {
+        match stage {
+            Stage::Source(i) => &mut self.sources[i],
+            Stage::Step(i) => &mut self.steps[i],
+            Stage::Sink(i) => &mut self.sinks[i],
+        }
+    }
+}
+
+impl Worker {
+    /// Worker `index` of `workers`, without any state yet. `starts` holds one entry for each windowed step, in their order.
+    ///
+    /// # Errors
+    /// `Bug` if the plan or `starts` are inconsistent.
+    pub fn new(
+        plan: Arc<Plan>,
+        index: usize,
+        workers: usize,
+        starts: &[StepStart],
+        cold: Arc<dyn ColdStore>,
+    ) -> Result<Worker, WorkerError> {
+        let windowed = plan.steps.iter().enumerate().filter_map(|(i, step)| Some((i, step.window.as_ref()?)));
+        if index >= workers || windowed.clone().count() != starts.len() {
+            return Err(WorkerError::bug(format!(
+                "worker {index} of {workers} with {} windowed steps does not fit the plan",
+                starts.len()
+            )));
+        }
+        let window = |((step, window), start): ((usize, &Window), &StepStart)| {
+            let state = Some(WindowState::new(start.state_id, window)?);
+            Ok::<_, WorkerError>(StepWindow { step, frontiers: start.frontiers, state })
+        };
+        let stages = |count: usize| vec![StageCounts::default(); count];
+        Ok(Worker {
+            index,
+            workers,
+            cold,
+            decoders: plan
+                .sources
+                .iter()
+                .map(|source| JsonDecoder::new(source).map_err(WorkerError::bug))
+                .collect::<Result<_, _>>()?,
+            windows: windowed.zip(starts).map(window).collect::<Result<_, _>>()?,
+            limits: vec![TopicLimits::default(); plan.output_topics.len()],
+            counts: WorkerCounts {
+                sources: stages(plan.sources.len()),
+                steps: stages(plan.steps.len()),
+                sinks: stages(plan.sinks.len()),
+                ..WorkerCounts::default()
+            },
+            fates: Fates::default(),
+            graph: Arc::new(Graph::new(plan)?),
+        })
+    }
+
+    /// Sets what output topic `topic` takes; without it, everything with a timestamp after the epoch.
+    pub fn set_limits(&mut self, topic: usize, limits: TopicLimits) {
+        if let Some(known) = self.limits.get_mut(topic) {
+            *known = limits;
+        }
+    }
+
+    /// What this worker has done since it was made.
+    pub fn counts(&self) -> &WorkerCounts {
+        &self.counts
+    }
+
+    /// Takes records of a partition of source `source` through the pipeline; their output is appended to `out`.
+    ///
+    /// # Errors
+    /// `Data` for a record that fails under `on_error: fail`, naming it; otherwise those of the state.
+    pub fn process(
+        &mut self,
+        source: usize,
+        topic: &str,
+        partition: i32,
+        messages: &dyn MessageBatch,
+        out: &mut Output,
+    ) -> Result<Processed, WorkerError> {
+        let graph = self.graph.clone();
+        let stage = Stage::Source(source);
+        if source >= self.decoders.len() {
+            return Err(WorkerError::bug(format!("the plan has no source {source}")));
+        }
+        let mut call = Call { graph: &graph, origin: Some((topic, partition)), messages, out };
+        self.fates.reset(messages.len());
+        let mut processed = Processed::default();
+        let mut next = 0;
+        while next < messages.len() {
+            let decoded = self.decoders[source].decode(messages, next)?;
+            next = decoded.next;
+            for (record, error) in &decoded.failed {
+                self.fail(&mut call, stage, Reason::Decode, Subject::Record(*record), error)?;
+            }
+            let max = decoded.batch.event_time.values().iter().copied().max();
+            processed.max_event_time = processed.max_event_time.max(max);
+            self.counts.stage(stage).rows_out += decoded.batch.len() as u64;
+            self.push(&mut call, Stream::Source(source), decoded.batch)?;
+        }
+        self.counts.stage(stage).rows_in += messages.len() as u64;
+        self.counts.total += self.fates.count();
+        Ok(processed)
+    }
+
+    /// Hands rows to all readers of their stream, and to theirs.
+    fn push(&mut self, call: &mut Call, stream: Stream, rows: Batch) -> Result<(), WorkerError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for reader in call.graph.readers(stream) {
+            let rows = reader.rows(&rows)?;
+            self.counts.stage(reader.stage).rows_in += rows.len() as u64;
+            match reader.stage {
+                Stage::Step(step) => self.run_step(call, step, rows)?,
+                Stage::Sink(sink) => self.run_sink(call, sink, rows)?,
+                Stage::Source(_) => return Err(WorkerError::bug("a source that reads a stream")),
+            }
+        }
+        Ok(())
+    }
+
+    fn run_step(&mut self, call: &mut Call, step: usize, mut rows: Batch) -> Result<(), WorkerError> {
+        let stage = Stage::Step(step);
+        let graph = call.graph;
+        let plan = &graph.plan.steps[step];
+        if let Some(filter) = &plan.filter {
+            let (kept, failed) = keep_where(filter, &rows)?;
+            self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
+            self.fail_all(call, stage, &rows, &failed)?;
+            rows = kept;
+        }
+        if let Some(exprs) = &plan.project {
+            let (projected, failed) = project(exprs, &plan.projected_schema, rows.clone())?;
+            self.fail_all(call, stage, &rows, &failed)?;
+            rows = projected;
+        }
+        match (&plan.window, graph.window_of[step]) {
+            (Some(plan), Some(window)) => self.update_window(call, step, window, plan, rows),
+            _ => {
+                self.counts.stage(stage).rows_out += rows.len() as u64;
+                self.push(call, Stream::Step(step), rows)
+            }
+        }
+    }
+
+    fn update_window(
+        &mut self,
+        call: &mut Call,
+        step: usize,
+        window: usize,
+        plan: &Window,
+        rows: Batch,
+    ) -> Result<(), WorkerError> {
+        let stage = Stage::Step(step);
+        let groups = plan.group_by.iter().map(|group| &group.expr);
+        let arguments = plan.aggregates.iter().filter_map(|aggregate| aggregate.argument.as_ref());
+        let (kept, mut columns, failed) = evaluate_all(groups.chain(arguments), rows.clone())?;
+        self.fail_all(call, stage, &rows, &failed)?;
+        let mut arguments = columns.split_off(plan.group_by.len()).into_iter();
+        let arguments: Vec<_> = plan
+            .aggregates
+            .iter()
+            .map(|aggregate| aggregate.argument.as_ref().and(arguments.next()))
+            .collect();
+
+        let purged = self.windows[window].frontiers.purged;
+        let updated = self.state_mut(window)?.update(&columns, &arguments, &kept.event_time, purged)?;
+        self.counts.stage(stage).partly_late += updated.partly_late;
+        if kept.origin.is_some() {
+            self.counts.total.partly_late += updated.partly_late;
+        }
+        self.mark_used(&kept, updated.late.iter().copied());
+        self.late(call, stage, plan.late, purged, &kept, &updated.late)
+    }
+
+    fn run_sink(&mut self, call: &mut Call, sink: usize, mut rows: Batch) -> Result<(), WorkerError> {
+        let stage = Stage::Sink(sink);
+        let graph = call.graph;
+        let plan = &graph.plan.sinks[sink];
+        if let Some(filter) = &plan.filter {
+            let (kept, failed) = keep_where(filter, &rows)?;
+            self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
+            self.fail_all(call, stage, &rows, &failed)?;
+            rows = kept;
+        }
+        let limits = &self.limits[usize::from(plan.topic)];
+        let not_written =
+            graph.sinks[sink].write(&rows, call.messages, limits, call.out).map_err(WorkerError::bug)?;
+        let written = (rows.len() - not_written.len()) as u64;
+        self.counts.stage(stage).rows_out += written;
+        self.counts.total.out += written;
+        self.mark_used(&rows, not_written.iter().map(|(row, ..)| *row));
+        for (row, reason, error) in &not_written {
+            self.fail(call, stage, *reason, Subject::of(&rows, *row), error)?;
+        }
+        Ok(())
+    }
+
+    /// Marks the source records of all rows but `except` (ascending) as used.
+    fn mark_used(&mut self, rows: &Batch, except: impl Iterator<Item = u32>) {
+        let Some(origin) = &rows.origin else { return };
+        let mut except = except.peekable();
+        for (row, record) in origin.values().iter().enumerate() {
+            if except.next_if_eq(&(row as u32)).is_none() {
+                self.fates.mark(*record, Fate::Used);
+            }
+        }
+    }
+
+    fn fail_all(
+        &mut self,
+        call: &mut Call,
+        stage: Stage,
+        rows: &Batch,
+        failed: &[(u32, String)],
+    ) -> Result<(), WorkerError> {
+        for (row, error) in failed {
+            self.fail(call, stage, Reason::Evaluate, Subject::of(rows, *row), error)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

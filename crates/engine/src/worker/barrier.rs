@@ -1,0 +1,286 @@
+//! Windows at the barrier. For every windowed step, in the order of the steps, the shell (or the simulator) calls on all workers:
+//!
+//! 1. for each window end that fires, in ascending order ([`next_end`](Worker::next_end)): [`close`](Worker::close) on every
+//!    worker, then [`merge`](Worker::merge) on every worker with what all of them handed over for it;
+//! 2. then [`advance`](Worker::advance) on every worker. Not earlier on any: others merge what it would purge.
+//!
+//! After the last step [`freeze`](Worker::freeze), before the next batch.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, SchemaRef};
+use onceflow_protocol::Frontiers;
+
+use super::graph::{Graph, Stage};
+use super::trouble::Subject;
+use super::{Call, Worker, WorkerError};
+use crate::batch::Batch;
+use crate::dead_letter::Reason;
+use crate::message::NoMessages;
+use crate::operators::rows::keep_where;
+use crate::output::Output;
+use crate::plan::Stream;
+use crate::state::StateError;
+use crate::state::cold::Run;
+use crate::state::key::lanes_of;
+use crate::state::rows::EncodedRows;
+use crate::state::window_state::{FrozenPane, Origin, Partials, WindowRows, WindowState};
+
+/// Output of a firing window is passed on when it exceeds this, so that a window of any size takes little memory.
+const EMIT_BYTES: usize = 256 << 10;
+
+/// The state of one windowed step of one worker at a barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenStep {
+    /// Durable number of the step's state.
+    pub state_id: u32,
+    /// Its panes, ascending.
+    pub panes: Vec<FrozenPane>,
+}
+
+impl Worker {
+    /// Number of windowed steps; they are numbered in the order of the steps.
+    pub fn windows(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// The step that windowed step `window` is.
+    pub fn step_of(&self, window: usize) -> Option<usize> {
+        self.windows.get(window).map(|window| window.step)
+    }
+
+    /// How far the windows of windowed step `window` have got.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn frontiers(&self, window: usize) -> Result<Frontiers, WorkerError> {
+        self.windows.get(window).map(|window| window.frontiers).ok_or_else(|| no_window(window))
+    }
+
+    /// The first window end after the fired frontier, of windows that hold a row of this worker.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn next_end(&self, window: usize) -> Result<Option<i64>, WorkerError> {
+        let fired = self.frontiers(window)?.fired;
+        Ok(self.state(window)?.next_end(fired))
+    }
+
+    /// The same, counted from another instant: for a pass that fires one end after the other.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn next_end_after(&self, window: usize, fired: i64) -> Result<Option<i64>, WorkerError> {
+        Ok(self.state(window)?.next_end(fired))
+    }
+
+    /// What this worker contributes to the window that ends at `end`, by owner.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn close(&self, window: usize, end: i64) -> Result<Vec<Partials>, WorkerError> {
+        Ok(self.state(window)?.close(end, self.index, self.workers))
+    }
+
+    /// Puts together this worker's groups of the window that ends at `end`, from what every worker's [`close`](Self::close) has for
+    /// it (in the order of the workers), and carries them through `having` and all that follows. `emit` gets the output, in pieces.
+    ///
+    /// # Errors
+    /// Those of `emit`; `Data` for a row under `on_error: fail`; those of the state.
+    pub fn merge(
+        &mut self,
+        window: usize,
+        end: i64,
+        partials: &[Partials],
+        emit: &mut dyn FnMut(Output) -> Result<(), WorkerError>,
+    ) -> Result<(), WorkerError> {
+        let graph = self.graph.clone();
+        let cold = self.cold.clone();
+        let step = self.step_of(window).ok_or_else(|| no_window(window))?;
+        // The window's rows may only reach later steps: nobody asks for this state meanwhile.
+        let state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
+        let mut out = Output::default();
+        let mut stopped = None;
+        let lanes = lanes_of(self.index, self.workers);
+        let merged = state.merge(end, partials, lanes, cold.as_ref(), &mut |rows| {
+            let pass_on = || {
+                self.emit_rows(&graph, step, rows, &mut out)?;
+                if out.size_bytes() > EMIT_BYTES { emit(std::mem::take(&mut out)) } else { Ok(()) }
+            };
+            pass_on().map_err(|error: WorkerError| {
+                stopped = Some(error);
+                StateError::Bug("stopped by its reader".into())
+            })
+        });
+        self.windows[window].state = Some(state);
+        match (stopped, merged) {
+            (Some(error), _) => return Err(error),
+            (None, merged) => merged?,
+        }
+        if out.is_empty() { Ok(()) } else { emit(out) }
+    }
+
+    /// Carries results of a windowed step on.
+    fn emit_rows(
+        &mut self,
+        graph: &Graph,
+        step: usize,
+        rows: WindowRows,
+        out: &mut Output,
+    ) -> Result<(), WorkerError> {
+        let mut call = Call { graph, origin: None, messages: &NoMessages, out };
+        let stage = Stage::Step(step);
+        let plan = &graph.plan.steps[step];
+        let failed = rows.failed.clone();
+        let mut rows = results(&plan.output_schema, rows)?;
+        if !failed.is_empty() {
+            for (row, error) in &failed {
+                self.fail(&mut call, stage, Reason::Overflow, Subject::of(&rows, *row), error)?;
+            }
+            rows = without(&rows, &failed)?;
+        }
+        if let Some(having) = plan.window.as_ref().and_then(|window| window.having.as_ref()) {
+            let (kept, failed) = keep_where(having, &rows)?;
+            self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
+            for (row, error) in &failed {
+                self.fail(&mut call, stage, Reason::Evaluate, Subject::of(&rows, *row), error)?;
+            }
+            rows = kept;
+        }
+        self.counts.stage(stage).rows_out += rows.len() as u64;
+        self.push(&mut call, Stream::Step(step), rows)
+    }
+
+    /// Moves the frontiers of windowed step `window`, and drops what is purged by them.
+    ///
+    /// # Errors
+    /// `Bug` if a frontier would go back; `EpochFailed` if the cold store fails.
+    pub fn advance(&mut self, window: usize, frontiers: Frontiers) -> Result<(), WorkerError> {
+        let before = self.frontiers(window)?;
+        if frontiers.fired < before.fired || frontiers.purged < before.purged {
+            return Err(WorkerError::bug(format!("frontiers go back from {before:?} to {frontiers:?}")));
+        }
+        let cold = self.cold.clone();
+        self.windows[window].frontiers = frontiers;
+        Ok(self.state_mut(window)?.purge(frontiers.purged, cold.as_ref())?)
+    }
+
+    /// Copies out what changed since the last freeze, by windowed step.
+    ///
+    /// # Errors
+    /// `Bug` within [`merge`](Self::merge).
+    pub fn freeze(&mut self) -> Result<Vec<FrozenStep>, WorkerError> {
+        let mut steps = vec![];
+        for window in 0..self.windows.len() {
+            let state = self.state_mut(window)?;
+            steps.push(FrozenStep { state_id: state.state_id(), panes: state.freeze() });
+        }
+        Ok(steps)
+    }
+
+    /// Brings back what one former worker had of a pane of windowed step `window`: the live extents, newest first, and the cold
+    /// runs. Call it before the first batch.
+    ///
+    /// # Errors
+    /// Those of `extents`; `Data` for bytes that are no rows of this step.
+    pub fn restore(
+        &mut self,
+        window: usize,
+        pane: i64,
+        extents: &mut dyn Iterator<Item = Result<EncodedRows, WorkerError>>,
+        runs: &[Run],
+        origin: Origin,
+    ) -> Result<(), WorkerError> {
+        let state = self.state_mut(window)?;
+        let mut restore = state.begin_restore(pane)?;
+        for rows in extents {
+            restore.add(&rows?)?;
+        }
+        state.finish_restore(restore, origin)?;
+        Ok(state.restore_cold(pane, runs)?)
+    }
+
+    /// Makes the next freeze write a pane whole, so that its older extents die.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn rewrite(&mut self, window: usize, pane: i64) -> Result<(), WorkerError> {
+        self.state_mut(window)?.rewrite(pane);
+        Ok(())
+    }
+
+    /// Windows of windowed step `window` that are open and hold a row of this worker.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn open_windows(&self, window: usize) -> Result<u64, WorkerError> {
+        Ok(self.state(window)?.open_windows(self.frontiers(window)?.fired))
+    }
+
+    /// Bytes that the state takes in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.windows.iter().filter_map(|window| window.state.as_ref()).map(WindowState::memory_bytes).sum()
+    }
+
+    /// Moves the largest pane of the step that takes most memory to the cold store; returns the bytes freed, 0 if no row is
+    /// in memory. `next_generation` gives numbers that were never given before in this shard.
+    ///
+    /// # Errors
+    /// `EpochFailed` if the cold store fails, `Data` if a run that it read is damaged.
+    pub fn evict_one(&mut self, next_generation: &mut dyn FnMut() -> u64) -> Result<u64, WorkerError> {
+        let cold = self.cold.clone();
+        let mut states: Vec<_> = self.windows.iter_mut().filter_map(|window| window.state.as_mut()).collect();
+        states.sort_by_key(|state| std::cmp::Reverse(state.memory_bytes()));
+        for state in states {
+            let freed = state.evict(cold.as_ref(), next_generation)?;
+            if freed > 0 {
+                return Ok(freed);
+            }
+        }
+        Ok(0)
+    }
+
+    pub(super) fn state(&self, window: usize) -> Result<&WindowState, WorkerError> {
+        self.windows.get(window).and_then(|window| window.state.as_ref()).ok_or_else(|| no_window(window))
+    }
+
+    pub(super) fn state_mut(&mut self, window: usize) -> Result<&mut WindowState, WorkerError> {
+        self.windows.get_mut(window).and_then(|window| window.state.as_mut()).ok_or_else(|| no_window(window))
+    }
+}
+
+fn no_window(window: usize) -> WorkerError {
+    WorkerError::bug(format!("windowed step {window} does not exist or is being merged"))
+}
+
+/// Group columns, `window_start`, `window_end`, aggregates. The rows' event time is the last instant of their window.
+fn results(schema: &SchemaRef, rows: WindowRows) -> Result<Batch, WorkerError> {
+    let groups = rows.groups.len();
+    let count = rows.groups.first().or(rows.aggregates.first()).map_or(0, |column| column.len());
+    let bound = |column: usize, ms: i64| -> ArrayRef {
+        let zone = match schema.fields().get(column).map(|field| field.data_type()) {
+            Some(DataType::Timestamp(_, zone)) => zone.clone(),
+            _ => None,
+        };
+        Arc::new(TimestampMillisecondArray::from(vec![ms; count]).with_timezone_opt(zone))
+    };
+    let bounds = [bound(groups, rows.window_start), bound(groups + 1, rows.window_end)];
+    let columns = rows.groups.into_iter().chain(bounds).chain(rows.aggregates).collect();
+    Ok(Batch {
+        columns: RecordBatch::try_new(schema.clone(), columns)?,
+        event_time: Int64Array::from(vec![rows.window_end - 1; count]),
+        origin: None,
+    })
+}
+
+/// The rows that did not fail.
+fn without(rows: &Batch, failed: &[(u32, String)]) -> Result<Batch, WorkerError> {
+    let mut keep = vec![true; rows.len()];
+    for (row, _) in failed {
+        if let Some(keep) = keep.get_mut(*row as usize) {
+            *keep = false;
+        }
+    }
+    Ok(rows.filter(&keep.into())?)
+}

@@ -1,0 +1,349 @@
+//! A checkpoint, step by step: trigger, barrier, fire, freeze, prepare, decide, confirm.
+
+use crate::error::ErrorKind;
+use crate::ids::Epoch;
+use crate::records::{Counts, Decision, ManifestRef, Position};
+
+use super::firing::{Reach, TimeInput, frontier, next_to_fire, source_reach};
+use super::{
+    BarrierReport, Coordinator, Effect, Failure, FiredReport, FrozenReport, KeptSnapshot, Load, Outcome,
+    PartitionReport, Phase, SnapshotDraft,
+};
+
+/// Pause before a snapshot that failed is written again, milliseconds.
+const WRITE_AGAIN_MS: u64 = 1000;
+
+/// The checkpoint under way, and what the last one left.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoint {
+    triggered_ms: u64,
+    ended_ms: u64,
+    /// Counts that the run began with; the workers count from there.
+    run_began_with: Counts,
+    /// Positions that the newest decision holds, in the workers' numbering.
+    committed: Vec<Position>,
+    reports: Vec<BarrierReport>,
+    pass: Pass,
+    frozen: Vec<FrozenReport>,
+    hold: bool,
+    flushed: bool,
+    durable: Option<(ManifestRef, Vec<String>)>,
+    failures: u32,
+    write_again_ms: Option<u64>,
+    decision: Option<Decision>,
+    /// This barrier was the last one asked for.
+    last: bool,
+}
+
+/// The firing pass of one barrier.
+#[derive(Debug, Default)]
+struct Pass {
+    /// The step whose windows fire.
+    step: usize,
+    /// How far the time of the steps before it has got, for those that read them.
+    reaches: Vec<Reach>,
+    last_emitted: Option<i64>,
+    waiting: usize,
+    output_bytes: u64,
+    fired: bool,
+    /// The pass stopped at the epoch's byte limit and goes on in the next epoch.
+    cut: bool,
+}
+
+impl Checkpoint {
+    /// A run begins with these positions and counts committed.
+    pub fn new(now_ms: u64, committed: Vec<Position>, counts: Counts) -> Checkpoint {
+        Checkpoint {
+            triggered_ms: now_ms,
+            ended_ms: now_ms,
+            run_began_with: counts,
+            committed,
+            ..Checkpoint::default()
+        }
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &PartitionReport> {
+        self.reports.iter().flat_map(|report| &report.partitions)
+    }
+
+    fn all_finished(&self) -> bool {
+        self.partitions().all(|partition| partition.finished)
+    }
+}
+
+impl Coordinator {
+    pub(super) fn trigger_if_due(&mut self, now_ms: u64, load: Load, effects: &mut Vec<Effect>) {
+        let checkpoint = &self.checkpoint;
+        let paused = now_ms < checkpoint.ended_ms.saturating_add(self.settings.min_pause_ms);
+        let due = now_ms >= checkpoint.triggered_ms.saturating_add(self.settings.interval_ms)
+            || load.records >= self.settings.max_records
+            || load.output_bytes >= self.settings.max_bytes;
+        // Memory, a request, a pass that was cut short and the end of a bounded run do not wait for the pause.
+        let at_once = load.pressure
+            || self.triggered
+            || checkpoint.pass.cut
+            || (load.finished && self.settings.until_end);
+        if at_once || (due && !paused) {
+            self.barrier(now_ms, effects);
+        }
+    }
+
+    pub(super) fn barrier(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.triggered = false;
+        self.checkpoint.triggered_ms = now_ms;
+        self.checkpoint.reports.clear();
+        self.checkpoint.pass = Pass::default();
+        self.checkpoint.last = self.stopping;
+        self.enter(Phase::Aligning, now_ms, Some(self.settings.timeout_ms));
+        effects.push(Effect::Barrier);
+    }
+
+    pub(super) fn at_barrier(&mut self, now_ms: u64, report: BarrierReport, effects: &mut Vec<Effect>) {
+        for partition in &report.partitions {
+            let position = &mut self.start.positions[partition.partition];
+            if partition.next_offset < position.next_offset {
+                let message = format!(
+                    "{}-{} went back from {} to {}",
+                    position.topic, position.partition, position.next_offset, partition.next_offset
+                );
+                return self.fail(now_ms, Failure { kind: ErrorKind::Bug, message }, effects);
+            }
+            position.next_offset = partition.next_offset;
+            position.watermark = partition.watermark;
+        }
+        self.checkpoint.reports.push(report);
+        if self.checkpoint.reports.len() == self.settings.workers {
+            self.fire_next(now_ms, effects);
+        }
+    }
+
+    /// Fires the next window of the pass, in the order of the steps and of the windows' ends, or closes the epoch.
+    fn fire_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        while self.checkpoint.pass.step < self.settings.steps.len() {
+            let step = self.checkpoint.pass.step;
+            let lateness_ms = self.settings.steps[step].lateness_ms;
+            let reach = self.reach(step);
+            let next_ends = self.checkpoint.reports.iter().map(|report| report.next_ends[step]);
+            let next = next_to_fire(next_ends, reach, lateness_ms);
+            let pass = &mut self.checkpoint.pass;
+            if let Some(end) = next {
+                if pass.output_bytes < self.settings.max_bytes {
+                    pass.waiting = self.settings.workers;
+                    pass.last_emitted = Some(end);
+                    pass.fired = true;
+                    self.enter(Phase::Firing, now_ms, Some(self.settings.timeout_ms));
+                    return effects.push(Effect::Fire { step, end });
+                }
+                // A jump of the watermark must not outlast a transaction: what is left fires in the next epoch.
+                pass.cut = true;
+                let so_far = pass.last_emitted.map_or(Reach::Unknown, Reach::At);
+                self.frontiers[step] = frontier(self.frontiers[step], so_far, 0, None);
+                break;
+            }
+            self.frontiers[step] = frontier(self.frontiers[step], reach, lateness_ms, pass.last_emitted);
+            let purged = self.frontiers[step].purged;
+            pass.reaches.push(if reach == Reach::End { Reach::End } else { Reach::At(purged) });
+            pass.step += 1;
+            pass.last_emitted = None;
+        }
+        self.close_epoch(now_ms, effects);
+    }
+
+    /// The smallest watermark of what the step reads.
+    fn reach(&self, step: usize) -> Reach {
+        let inputs = self.settings.steps[step].inputs.iter();
+        let reaches = inputs.map(|input| match input {
+            TimeInput::Step(step) => self.checkpoint.pass.reaches[*step],
+            TimeInput::Source(source) => {
+                let name = &self.settings.sources[*source];
+                let of_source =
+                    |report: &&PartitionReport| &self.start.positions[report.partition].source == name;
+                source_reach(self.checkpoint.partitions().filter(of_source))
+            }
+        });
+        reaches.min().unwrap_or(Reach::Unknown)
+    }
+
+    pub(super) fn fired(&mut self, now_ms: u64, report: FiredReport, effects: &mut Vec<Effect>) {
+        self.checkpoint.pass.output_bytes += report.output_bytes;
+        if let Some(of_worker) =
+            self.checkpoint.reports.iter_mut().find(|other| other.worker == report.worker)
+        {
+            of_worker.next_ends = report.next_ends;
+        }
+        self.checkpoint.pass.waiting -= 1;
+        if self.checkpoint.pass.waiting == 0 {
+            self.fire_next(now_ms, effects);
+        }
+    }
+
+    /// Freezes what changed. Where nothing did, there is nothing to commit; a position that advanced over markers only is a
+    /// change too, else retention would pass it.
+    fn close_epoch(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let moved = |(now, then): (&Position, &Position)| now.next_offset != then.next_offset;
+        let positions = self.start.positions.iter().zip(&self.checkpoint.committed);
+        if !self.checkpoint.pass.fired && !positions.into_iter().any(moved) {
+            if self.is_over() {
+                return self.end(Outcome::Done, effects);
+            }
+            effects.push(Effect::Resume);
+            return self.enter(Phase::Running, now_ms, None);
+        }
+        let hold = self.checkpoint.reports.iter().any(|report| report.cold);
+        self.checkpoint.hold = hold;
+        self.checkpoint.flushed = false;
+        self.checkpoint.frozen.clear();
+        self.enter(Phase::Freezing, now_ms, Some(self.settings.timeout_ms));
+        effects.push(Effect::Freeze { epoch: self.epoch(), frontiers: self.frontiers.clone(), hold });
+    }
+
+    /// The epoch under way.
+    fn epoch(&self) -> Epoch {
+        self.base.as_ref().map_or(Epoch(0), |base| base.epoch.next())
+    }
+
+    /// Whether nothing is left to do after this barrier.
+    fn is_over(&self) -> bool {
+        let complete = self.settings.until_end && self.checkpoint.all_finished() && !self.checkpoint.pass.cut;
+        self.checkpoint.last || complete
+    }
+
+    pub(super) fn frozen(&mut self, now_ms: u64, report: FrozenReport, effects: &mut Vec<Effect>) {
+        self.checkpoint.frozen.push(report);
+        if self.checkpoint.frozen.len() < self.settings.workers {
+            return;
+        }
+        if self.checkpoint.hold {
+            self.enter(Phase::SnapshottingCold, now_ms, Some(self.settings.timeout_ms));
+            return effects.push(Effect::SnapshotCold(self.epoch()));
+        }
+        self.prepare(now_ms, effects);
+    }
+
+    pub(super) fn cold_snapshot_taken(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Resume);
+        self.prepare(now_ms, effects);
+    }
+
+    fn prepare(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.checkpoint.durable = None;
+        self.checkpoint.failures = 0;
+        self.checkpoint.write_again_ms = None;
+        self.enter(Phase::Preparing, now_ms, Some(self.settings.checkpoint_limit_ms()));
+        if self.settings.stateful() {
+            effects.push(self.write_snapshot());
+        }
+        self.decide_if_prepared(now_ms, effects);
+    }
+
+    fn write_snapshot(&self) -> Effect {
+        let kept = self.kept.iter().rev().take(self.settings.retained.max(1) - 1).rev();
+        Effect::WriteSnapshot(Box::new(SnapshotDraft {
+            epoch: self.epoch(),
+            attempt: self.snapshot_attempt(),
+            positions: self.start.positions.clone(),
+            frontiers: self.frontiers.clone(),
+            kept: kept.cloned().collect(),
+            topics: self.start.topics.clone(),
+        }))
+    }
+
+    fn snapshot_attempt(&self) -> String {
+        format!("{}-{}", self.attempt(self.epoch()), self.checkpoint.failures)
+    }
+
+    pub(super) fn flushed(&mut self, now_ms: u64, epoch: Epoch, effects: &mut Vec<Effect>) {
+        if epoch != self.epoch() {
+            let message = format!("output of epoch {epoch} was flushed in epoch {}", self.epoch());
+            return self.fail(now_ms, Failure { kind: ErrorKind::Bug, message }, effects);
+        }
+        self.checkpoint.flushed = true;
+        if self.phase == Phase::Preparing {
+            self.decide_if_prepared(now_ms, effects);
+        }
+    }
+
+    pub(super) fn durable(
+        &mut self,
+        now_ms: u64,
+        manifest: ManifestRef,
+        files: Vec<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.checkpoint.durable = Some((manifest, files));
+        self.decide_if_prepared(now_ms, effects);
+    }
+
+    /// The transaction stays open while a snapshot is tried again; the rows copied out are still in memory.
+    pub(super) fn snapshot_failed(&mut self, now_ms: u64, reason: String, effects: &mut Vec<Effect>) {
+        self.checkpoint.failures += 1;
+        if self.checkpoint.failures > self.settings.tolerable_failures {
+            let message = format!("the snapshot could not be made durable: {reason}");
+            return self.fail(now_ms, Failure { kind: ErrorKind::EpochFailed, message }, effects);
+        }
+        self.checkpoint.write_again_ms = Some(now_ms + WRITE_AGAIN_MS);
+    }
+
+    pub(super) fn write_again_if_due(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.checkpoint.write_again_ms.is_some_and(|at| now_ms >= at) {
+            self.checkpoint.write_again_ms = None;
+            effects.push(self.write_snapshot());
+        }
+    }
+
+    fn decide_if_prepared(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let durable = !self.settings.stateful() || self.checkpoint.durable.is_some();
+        if !self.checkpoint.flushed || !durable {
+            return;
+        }
+        let manifest = self.checkpoint.durable.as_ref().map(|(manifest, _)| manifest.clone());
+        let mut decision = self.decision(self.epoch(), self.snapshot_attempt(), manifest);
+        decision.counts = self.checkpoint.run_began_with;
+        for report in &self.checkpoint.frozen {
+            decision.counts += report.counts;
+        }
+        self.checkpoint.decision = Some(decision.clone());
+        self.enter(Phase::Deciding, now_ms, Some(self.settings.timeout_ms));
+        effects.push(Effect::Decide(Box::new(decision)));
+    }
+
+    pub(super) fn decision_committed(&mut self, now_ms: u64, epoch: Epoch, effects: &mut Vec<Effect>) {
+        let Some(decision) = self.checkpoint.decision.take().filter(|decision| decision.epoch == epoch)
+        else {
+            let message = format!("epoch {epoch} was committed, but it was not what was decided");
+            return self.fail(now_ms, Failure { kind: ErrorKind::Bug, message }, effects);
+        };
+        effects.push(Effect::Release);
+        effects.push(Effect::Confirm(Box::new(decision.clone())));
+        if let Some((manifest, files)) = self.checkpoint.durable.take() {
+            self.kept.push(KeptSnapshot { epoch, manifest, files });
+            let retired = retire(&mut self.kept, self.settings.retained.max(1));
+            if !retired.is_empty() {
+                effects.push(Effect::DeleteFiles(retired));
+            }
+        }
+        self.checkpoint.committed = decision.positions.clone();
+        self.base = Some(decision);
+        self.checkpoint.ended_ms = now_ms;
+        if self.is_over() {
+            return self.end(Outcome::Done, effects);
+        }
+        self.enter(Phase::Running, now_ms, None);
+        if self.stopping {
+            self.barrier(now_ms, effects);
+        }
+    }
+}
+
+/// Takes the oldest snapshots off the list and returns the files that only they named. Never "everything not listed": a file
+/// may belong to a successor.
+fn retire(kept: &mut Vec<KeptSnapshot>, retained: usize) -> Vec<String> {
+    let excess = kept.len().saturating_sub(retained);
+    let retired: Vec<KeptSnapshot> = kept.drain(..excess).collect();
+    let named = |file: &String| kept.iter().any(|snapshot| snapshot.files.contains(file));
+    let mut files: Vec<String> = retired.into_iter().flat_map(|snapshot| snapshot.files).collect();
+    files.sort();
+    files.dedup();
+    files.retain(|file| !named(file));
+    files
+}

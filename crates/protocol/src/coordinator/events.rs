@@ -1,0 +1,306 @@
+//! What the coordinator hears and what it asks for: closed sets, one effect ↔ one answer.
+
+use crate::error::ErrorKind;
+use crate::ids::{ClaimId, Epoch, NextOffset};
+use crate::records::{Claim, Counts, Decision, ManifestRef, Position, TopicIdentity};
+use crate::time::{Frontiers, Watermark};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Begin. Once.
+    Start,
+    /// Time has passed; also carries how busy the workers are.
+    Tick(Load),
+    /// End with a final checkpoint (SIGTERM, `stop`).
+    Stop,
+    /// Take a checkpoint now.
+    Trigger,
+    /// Answer to [`Effect::EnsureControlTopic`].
+    ControlTopicReady,
+    /// Answer to [`Effect::ReadNewest`]: the newest committed claim and decision.
+    Newest {
+        /// Newest claim.
+        claim: Option<ClaimId>,
+        /// Newest decision.
+        decision: Option<Box<Decision>>,
+    },
+    /// Answer to [`Effect::CheckRestorable`]: what stands in the way, if anything does.
+    Checked(Result<(), String>),
+    /// Answer to [`Effect::ListFiles`].
+    Listed(Vec<String>),
+    /// Answer to [`Effect::InitTransactions`], with a claim made afresh for this initialisation.
+    Initialised(Box<Claim>),
+    /// Answer to [`Effect::CommitClaim`].
+    ClaimCommitted,
+    /// Answer to [`Effect::ReadUntilClaim`]: the committed records in order; the claim asked for is among them.
+    ControlRead(Vec<ControlRecord>),
+    /// Answer to [`Effect::ReadTraces`].
+    Traces(Traces),
+    /// Answer to [`Effect::ResolveStart`].
+    StartResolved {
+        /// One position for each partition of the sources asked for.
+        positions: Vec<Position>,
+        /// The topics of all sources.
+        topics: Vec<TopicIdentity>,
+    },
+    /// Answer to [`Effect::CommitStart`].
+    StartCommitted,
+    /// Answer to [`Effect::Restore`].
+    Restored(Box<Restored>),
+    /// Answer to [`Effect::StartWorkers`].
+    WorkersStarted,
+    /// Answer of one worker to [`Effect::Barrier`].
+    AtBarrier(BarrierReport),
+    /// Answer of one worker to [`Effect::Fire`].
+    Fired(FiredReport),
+    /// Answer of one worker to [`Effect::Freeze`].
+    Frozen(FrozenReport),
+    /// Answer to [`Effect::SnapshotCold`].
+    ColdSnapshotTaken,
+    /// All output of the epoch has been acknowledged by the brokers.
+    Flushed(Epoch),
+    /// Answer to [`Effect::WriteSnapshot`]: it is durable.
+    Durable {
+        /// Where, and its hash.
+        manifest: ManifestRef,
+        /// Every file that the manifest names, its own included.
+        files: Vec<String>,
+    },
+    /// Answer to [`Effect::WriteSnapshot`]: it is not, for now.
+    SnapshotFailed(String),
+    /// Answer to [`Effect::Decide`]: the transaction is committed.
+    Committed(Epoch),
+    /// Answer to [`Effect::LookForClaims`].
+    ClaimsAfter(Vec<SeenClaim>),
+    /// An effect, or anything in the run, failed.
+    Failed(Failure),
+    /// A start that cannot succeed: nothing that restarting could mend.
+    Refused(String),
+}
+
+/// How busy the workers are since the last barrier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Records read.
+    pub records: u64,
+    /// Bytes of output.
+    pub output_bytes: u64,
+    /// Whether a worker's state has outgrown its share of the memory budget.
+    pub pressure: bool,
+    /// Whether every partition has reached the end of a bounded run.
+    pub finished: bool,
+}
+
+/// A record of the control topic.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ControlRecord {
+    /// Someone took the shard.
+    Claim(Claim),
+    /// An epoch ended.
+    Decision(Box<Decision>),
+}
+
+/// What else says that this pipeline has run before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Epoch of the `confirmed` object in the checkpoint storage.
+    pub confirmed: Option<Epoch>,
+    /// Whether the consumer group has committed offsets.
+    pub group_offsets: bool,
+}
+
+/// What a restore found in the snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Restored {
+    /// Frontiers of the windowed steps, in the plan's order.
+    pub frontiers: Vec<Frontiers>,
+    /// Kept snapshots, oldest first, the restored one last; empty where there is none.
+    pub kept: Vec<KeptSnapshot>,
+}
+
+/// A snapshot that is not to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSnapshot {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Where it is.
+    pub manifest: ManifestRef,
+    /// Every file it names, its own included.
+    pub files: Vec<String>,
+}
+
+/// A worker stands at the barrier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BarrierReport {
+    /// Which worker.
+    pub worker: usize,
+    /// Its partitions.
+    pub partitions: Vec<PartitionReport>,
+    /// For each windowed step, the next window end that would have something to emit.
+    pub next_ends: Vec<Option<i64>>,
+    /// Whether it has state in the cold store, or changed that since the last barrier.
+    pub cold: bool,
+}
+
+/// One partition at the barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// Index into the run's positions.
+    pub partition: usize,
+    /// Position.
+    pub next_offset: NextOffset,
+    /// Watermark.
+    pub watermark: Option<Watermark>,
+    /// At its end and silent for long enough not to count.
+    pub idle: bool,
+    /// At the end of a bounded run.
+    pub finished: bool,
+}
+
+/// A worker has emitted its share of a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FiredReport {
+    /// Which worker.
+    pub worker: usize,
+    /// For each windowed step, the next window end.
+    pub next_ends: Vec<Option<i64>>,
+    /// Bytes of output that the firing added.
+    pub output_bytes: u64,
+}
+
+/// A worker has copied out what changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrozenReport {
+    /// Which worker.
+    pub worker: usize,
+    /// Its counts since the run began.
+    pub counts: Counts,
+}
+
+/// A claim in the control topic after our own last one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenClaim {
+    /// Whose, for people.
+    pub instance: String,
+    /// What became of its transaction.
+    pub fate: Fate,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Not decided yet.
+    Open,
+    /// Committed.
+    Committed,
+    /// Aborted.
+    Aborted,
+}
+
+/// Something failed; the kind says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What to do.
+    pub kind: ErrorKind,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Something to be done. All but the last group are answered by an [`Event`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Create the control topic, or verify it.
+    EnsureControlTopic,
+    /// Read the newest committed claim and decision, without fencing anyone.
+    ReadNewest,
+    /// Check that what the decision names is there: manifest, offsets, the same topics.
+    CheckRestorable(Box<Decision>),
+    /// List the files of the checkpoint storage.
+    ListFiles,
+    /// `init_transactions`: fences every older instance and ends what it had open.
+    InitTransactions,
+    /// Commit the claim in a transaction of its own.
+    CommitClaim(Box<Claim>),
+    /// Read the control partition, committed records only, until this claim arrives.
+    ReadUntilClaim(ClaimId),
+    /// Look for the `confirmed` object and for group offsets.
+    ReadTraces,
+    /// Turn `start:` into offsets, for the partitions of sources that these positions do not name.
+    ResolveStart(Vec<Position>),
+    /// Commit start offsets as a decision, before anything is consumed.
+    CommitStart(Box<Decision>),
+    /// Load what the decision names into new workers.
+    Restore(Box<Decision>),
+    /// Let the workers begin at these positions.
+    StartWorkers(Vec<Position>),
+    /// Every worker: stop at a batch boundary and report.
+    Barrier,
+    /// Every worker: hand the window of this step that ends at `end` to its owners, who emit it.
+    Fire {
+        /// Number of the windowed step.
+        step: usize,
+        /// End of the window, milliseconds.
+        end: i64,
+    },
+    /// Every worker: purge, copy out what changed, close the epoch, and go on unless `hold`.
+    Freeze {
+        /// The epoch that ends.
+        epoch: Epoch,
+        /// New frontiers of the windowed steps.
+        frontiers: Vec<Frontiers>,
+        /// Wait for [`Effect::Resume`], so that cold state is not changed while it is snapshotted.
+        hold: bool,
+    },
+    /// Take a snapshot of the cold store; every worker stands still.
+    SnapshotCold(Epoch),
+    /// Write the snapshot and make it durable.
+    WriteSnapshot(Box<SnapshotDraft>),
+    /// Produce the decision and commit the transaction.
+    Decide(Box<Decision>),
+    /// Find the claims that follow the newest of these, and what became of them.
+    LookForClaims(Vec<ClaimId>),
+
+    /// Every worker: go on. Not answered.
+    Resume,
+    /// The commit is confirmed: begin the next transaction and let out the output held since the barrier. Not answered.
+    Release,
+    /// Note a committed decision in the `confirmed` object and in the group's offsets, as far as that works. Not answered.
+    Confirm(Box<Decision>),
+    /// Delete these files. Not answered.
+    DeleteFiles(Vec<String>),
+    /// Throw away producer, consumers, workers and their channels; what is stuck is leaked. Not answered.
+    TearDown,
+    /// The coordinator has come to its end. Not answered.
+    End(Outcome),
+}
+
+/// What a snapshot is made of, apart from the rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotDraft {
+    /// The epoch it ends.
+    pub epoch: Epoch,
+    /// Names the attempt; unique.
+    pub attempt: String,
+    /// Positions and watermarks.
+    pub positions: Vec<Position>,
+    /// Frontiers of the windowed steps.
+    pub frontiers: Vec<Frontiers>,
+    /// Snapshots that stay beside this one, oldest first.
+    pub kept: Vec<KeptSnapshot>,
+    /// Topics of the sources.
+    pub topics: Vec<TopicIdentity>,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A bounded run is complete, or a stop was asked for and everything is committed.
+    Done,
+    /// A stop was asked for, but the last records could not be committed; they are read again at the next start.
+    StoppedWithoutCheckpoint,
+    /// It could not go on, and would fail again.
+    Failed(Failure),
+    /// The start was refused: someone has to look.
+    Refused(String),
+}

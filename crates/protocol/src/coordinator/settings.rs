@@ -1,0 +1,64 @@
+//! What the coordinator is told once.
+
+use super::firing::WindowedStep;
+
+/// Settings of one pipeline instance.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `{namespace}.{pipeline}.{shard}`: the one id of the shard, for ever.
+    pub transactional_id: String,
+    /// Source names, in the plan's order.
+    pub sources: Vec<String>,
+    /// Windowed steps, in the plan's order.
+    pub steps: Vec<WindowedStep>,
+    /// Worker threads.
+    pub workers: usize,
+    /// Time between triggers, milliseconds.
+    pub interval_ms: u64,
+    /// Least time between the end of a checkpoint and the next trigger, milliseconds.
+    pub min_pause_ms: u64,
+    /// Records that trigger a barrier.
+    pub max_records: u64,
+    /// Output bytes that trigger a barrier, and after which a firing pass stops until the next epoch.
+    pub max_bytes: u64,
+    /// Longest time from a barrier to the commit, milliseconds, for each attempt at a snapshot.
+    pub timeout_ms: u64,
+    /// How often writing one snapshot may fail before the epoch is given up.
+    pub tolerable_failures: u32,
+    /// Snapshots kept, at least 1.
+    pub retained: usize,
+    /// Whether to end once every partition has reached its end.
+    pub until_end: bool,
+    /// Delays after failures.
+    pub restart: Restart,
+}
+
+impl Settings {
+    /// A transaction must outlast an interval and every attempt at its checkpoint; milliseconds.
+    pub fn transaction_timeout_ms(&self) -> u64 {
+        self.interval_ms + self.checkpoint_limit_ms() + 30_000
+    }
+
+    /// Whether there is any state to snapshot.
+    pub fn stateful(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    pub(super) fn checkpoint_limit_ms(&self) -> u64 {
+        self.timeout_ms * (1 + u64::from(self.tolerable_failures))
+    }
+
+    /// For a step of the start. Longer than a transaction: an older instance's may have to time out first.
+    pub(super) fn start_limit_ms(&self) -> u64 {
+        self.transaction_timeout_ms() + 60_000
+    }
+}
+
+/// Exponential back-off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// First delay, milliseconds.
+    pub initial_ms: u64,
+    /// Longest delay, milliseconds.
+    pub max_ms: u64,
+}

@@ -1,0 +1,145 @@
+//! One source partition's place in time: its position, its watermark, and whether it is idle.
+//!
+//! The watermark is the largest event time seen less the allowed disorder; it never goes back and is part of every
+//! checkpoint. Idleness is not: it counts only from a fetch that reached the partition's end, starts anew whenever reading was
+//! held back, and after a restore every partition is active. Otherwise a slow broker would turn data into late data.
+
+use crate::ids::NextOffset;
+use crate::time::Watermark;
+
+/// Position and watermark of one partition, kept by the worker that reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionClock {
+    next_offset: NextOffset,
+    watermark: Option<Watermark>,
+    delay_ms: i64,
+    idle_after_ms: Option<u64>,
+    /// When a fetch reached the end and nothing came since, on the shell's monotonic clock, milliseconds.
+    at_end_since_ms: Option<u64>,
+}
+
+/// A record or a position lies before what was read already: a broken invariant of the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WentBack {
+    /// Where the partition stood.
+    pub from: NextOffset,
+    /// Where it was to go.
+    pub to: NextOffset,
+}
+
+impl PartitionClock {
+    /// A partition at `next_offset`, active, with the watermark of its checkpoint.
+    pub fn new(
+        next_offset: NextOffset,
+        watermark: Option<Watermark>,
+        delay_ms: i64,
+        idle_after_ms: Option<u64>,
+    ) -> PartitionClock {
+        PartitionClock { next_offset, watermark, delay_ms, idle_after_ms, at_end_since_ms: None }
+    }
+
+    /// The offset to read next.
+    pub fn next_offset(&self) -> NextOffset {
+        self.next_offset
+    }
+
+    /// The watermark, `None` before the first record.
+    pub fn watermark(&self) -> Option<Watermark> {
+        self.watermark
+    }
+
+    /// Records were processed up to `next_offset`; `max_event_time_ms` is the largest among those that could be read.
+    ///
+    /// # Errors
+    /// [`WentBack`] if the position would go back.
+    pub fn advance(
+        &mut self,
+        next_offset: NextOffset,
+        max_event_time_ms: Option<i64>,
+    ) -> Result<(), WentBack> {
+        self.move_to(next_offset)?;
+        self.at_end_since_ms = None;
+        if let Some(max) = max_event_time_ms {
+            let seen = Watermark(max.saturating_sub(self.delay_ms));
+            self.watermark = Some(self.watermark.map_or(seen, |watermark| watermark.max(seen)));
+        }
+        Ok(())
+    }
+
+    /// A fetch reached the partition's end, which stands at `position` (beyond any transaction markers).
+    ///
+    /// # Errors
+    /// [`WentBack`] if the position would go back.
+    pub fn reached_end(&mut self, position: NextOffset, now_ms: u64) -> Result<(), WentBack> {
+        self.move_to(position)?;
+        self.at_end_since_ms.get_or_insert(now_ms);
+        Ok(())
+    }
+
+    /// Reading was held back (paused, at a barrier, or by back-pressure) for this long: that silence says nothing about
+    /// the partition.
+    pub fn held_back(&mut self, for_ms: u64) {
+        if let Some(since) = &mut self.at_end_since_ms {
+            *since = since.saturating_add(for_ms);
+        }
+    }
+
+    /// Whether the partition has been at its end, silent, for the time after which it stops counting.
+    pub fn is_idle(&self, now_ms: u64) -> bool {
+        match (self.idle_after_ms, self.at_end_since_ms) {
+            (Some(after), Some(since)) => now_ms.saturating_sub(since) >= after,
+            _ => false,
+        }
+    }
+
+    fn move_to(&mut self, to: NextOffset) -> Result<(), WentBack> {
+        if to < self.next_offset {
+            return Err(WentBack { from: self.next_offset, to });
+        }
+        self.next_offset = to;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> PartitionClock {
+        PartitionClock::new(NextOffset(10), Some(Watermark(500)), 100, Some(30))
+    }
+
+    #[test]
+    fn the_watermark_follows_the_largest_time_and_never_goes_back() {
+        let mut clock = clock();
+        clock.advance(NextOffset(11), Some(550)).unwrap();
+        assert_eq!(clock.watermark(), Some(Watermark(500)));
+        clock.advance(NextOffset(12), Some(700)).unwrap();
+        assert_eq!(clock.watermark(), Some(Watermark(600)));
+        clock.advance(NextOffset(13), None).unwrap();
+        assert_eq!(clock.watermark(), Some(Watermark(600)));
+    }
+
+    #[test]
+    fn idleness_begins_at_the_end_of_the_partition_only() {
+        let mut clock = clock();
+        assert!(!clock.is_idle(1_000_000), "no fetch has reached the end yet");
+        clock.reached_end(NextOffset(12), 100).unwrap();
+        assert!(!clock.is_idle(129));
+        assert!(clock.is_idle(130));
+        clock.held_back(100);
+        assert!(!clock.is_idle(229));
+        clock.reached_end(NextOffset(12), 215).unwrap();
+        assert!(clock.is_idle(230), "standing at the end goes on");
+        clock.advance(NextOffset(13), None).unwrap();
+        assert!(!clock.is_idle(1_000));
+    }
+
+    #[test]
+    fn positions_pass_markers_but_never_go_back() {
+        let mut clock = clock();
+        clock.reached_end(NextOffset(15), 0).unwrap();
+        assert_eq!(clock.next_offset(), NextOffset(15));
+        assert!(clock.advance(NextOffset(14), None).is_err());
+    }
+}

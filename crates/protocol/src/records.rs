@@ -1,0 +1,130 @@
+//! The durable forms of the control topic: claims and decisions, as versioned JSON.
+//!
+//! The control topic is compacted: its keys are [`Claim::KEY`] and [`Decision::KEY`], so that it never holds much more than the
+//! newest of each. A decision is written inside its epoch's transaction and is the only authority on what to restore.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClaimId, Epoch, NextOffset};
+use crate::time::Watermark;
+
+/// Version of the durable forms written by this code; a record with another version is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// "I own this shard from here on": committed in a tiny transaction of its own right after `init_transactions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// Fresh for every initialisation of the producer.
+    pub claim: ClaimId,
+    /// The process, for people.
+    pub instance: String,
+    /// Host name, for people.
+    pub host: String,
+    /// When the process started, milliseconds since the epoch, for people.
+    pub started_ms: i64,
+    /// The transactional id that the claim was made with.
+    pub transactional_id: String,
+}
+
+impl Claim {
+    /// Key of claims in the control topic.
+    pub const KEY: &str = "claim";
+}
+
+/// Where an epoch ended, and what it ended with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// [`FORMAT_VERSION`].
+    pub version: u32,
+    /// The epoch that this decision ends; 0 for the start offsets of a new pipeline.
+    pub epoch: Epoch,
+    /// Names the attempt at this epoch; unique.
+    pub attempt: String,
+    /// Who decided.
+    pub claim: ClaimId,
+    /// The transactional id that this was decided with.
+    pub transactional_id: String,
+    /// Next offsets and watermarks, one for each source partition.
+    pub positions: Vec<Position>,
+    /// Cumulative over the life of the pipeline.
+    pub counts: Counts,
+    /// Forced restores and savepoints applied so far, so that a repeated command line applies none twice.
+    #[serde(default)]
+    pub requests: Vec<String>,
+    /// The snapshot that goes with it; none for a stateless pipeline, and none at epoch 0.
+    pub manifest: Option<ManifestRef>,
+    /// Identity of the source topics, so that a topic that was created anew is not taken for its predecessor.
+    pub topics: Vec<TopicIdentity>,
+}
+
+impl Decision {
+    /// Key of decisions in the control topic.
+    pub const KEY: &str = "decision";
+}
+
+/// How far one source partition has been consumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Name of the source.
+    pub source: String,
+    /// Topic.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// The offset to read next.
+    pub next_offset: NextOffset,
+    /// The partition's watermark, if it ever had a record.
+    pub watermark: Option<Watermark>,
+}
+
+/// Where a snapshot is, and the hash of its manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRef {
+    /// File name, relative to the shard's directory in the checkpoint storage.
+    pub file: String,
+    /// Hash of the manifest's bytes, in hexadecimal.
+    pub hash: String,
+}
+
+/// A topic's name and the id that Kafka gave it (KIP-516).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicIdentity {
+    /// Topic.
+    pub topic: String,
+    /// Kafka's id of it.
+    pub id: String,
+}
+
+/// What became of the records, cumulative: for a pipeline without branches `in = used + filtered + late + dead + dropped`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Records read.
+    #[serde(rename = "in")]
+    pub read: u64,
+    /// Rows that entered a window or, on a branch without one, reached a sink.
+    pub used: u64,
+    /// Rows that a `where` left out.
+    pub filtered: u64,
+    /// Rows that were late.
+    pub late: u64,
+    /// Records that went to the dead letter topic because they failed (late ones are counted as late).
+    pub dead: u64,
+    /// Records dropped because they failed (`on_error: drop`).
+    pub dropped: u64,
+    /// Records produced to sinks.
+    pub out: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.read += other.read;
+        self.used += other.used;
+        self.filtered += other.filtered;
+        self.late += other.late;
+        self.dead += other.dead;
+        self.dropped += other.dropped;
+        self.out += other.out;
+    }
+}

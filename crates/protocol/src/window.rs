@@ -1,0 +1,123 @@
+//! Event-time windows as arithmetic: which windows and which pane a time belongs to.
+//!
+//! Windows are half-open, `[start, end)`, in milliseconds, aligned to the epoch in UTC. Overlapping (hopping) windows share
+//! **panes**: slices as long as the slide, each of which belongs to `size / every` windows; a tumbling window is its only pane.
+//! (Li et al., "No pane, no gain", SIGMOD Record 34, 2005.) A pane is named by its start.
+//!
+//! Times outside [`EventTime::MIN`]`..=`[`EventTime::MAX`] never get here, and sizes are at most [`WindowSpec::MAX_SIZE_MS`], so
+//! that nothing here can overflow.
+
+use crate::time::EventTime;
+
+/// Sizes of hopping windows; a tumbling window has `every == size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WindowSpec {
+    size_ms: i64,
+    every_ms: i64,
+}
+
+impl WindowSpec {
+    /// Longest window: about 1,000 years.
+    pub const MAX_SIZE_MS: i64 = 1000 * 366 * 86_400_000;
+
+    /// Windows of `size_ms` that start every `every_ms`. `None` unless `0 < every ≤ size ≤ MAX` and `every` divides `size`.
+    pub fn new(size_ms: i64, every_ms: i64) -> Option<WindowSpec> {
+        let valid =
+            every_ms > 0 && every_ms <= size_ms && size_ms <= Self::MAX_SIZE_MS && size_ms % every_ms == 0;
+        valid.then_some(WindowSpec { size_ms, every_ms })
+    }
+
+    /// Windows of `size_ms`, one after the other.
+    pub fn tumbling(size_ms: i64) -> Option<WindowSpec> {
+        Self::new(size_ms, size_ms)
+    }
+
+    /// Length of a window, milliseconds.
+    pub fn size_ms(self) -> i64 {
+        self.size_ms
+    }
+
+    /// Length of a pane, and distance between window starts, milliseconds.
+    pub fn every_ms(self) -> i64 {
+        self.every_ms
+    }
+
+    /// Start of the pane that holds `time`.
+    pub fn pane_of(self, time: EventTime) -> i64 {
+        let ms = time.ms();
+        ms - ms.rem_euclid(self.every_ms)
+    }
+
+    /// End of the first window that holds the pane, that is the pane's own end.
+    pub fn first_end(self, pane: i64) -> i64 {
+        pane + self.every_ms
+    }
+
+    /// End of the last window that holds the pane: with it the pane goes.
+    pub fn last_end(self, pane: i64) -> i64 {
+        pane + self.size_ms
+    }
+
+    /// Start of the window that ends at `end`.
+    pub fn start(self, end: i64) -> i64 {
+        end - self.size_ms
+    }
+
+    /// The panes of the window that ends at `end`, in order of time.
+    pub fn panes(self, end: i64) -> impl Iterator<Item = i64> {
+        (0..self.size_ms / self.every_ms).map(move |i| end - self.size_ms + i * self.every_ms)
+    }
+
+    /// The first window end after `frontier` of a window that holds the pane: what fires next because of it.
+    /// `None` when all of the pane's windows end at or before the frontier.
+    pub fn next_end(self, pane: i64, frontier: i64) -> Option<i64> {
+        let (first, last) = (self.first_end(pane), self.last_end(pane));
+        if frontier < first {
+            return Some(first);
+        }
+        if frontier >= last {
+            return None;
+        }
+        let after = frontier - frontier.rem_euclid(self.every_ms) + self.every_ms;
+        Some(after.max(first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn time(ms: i64) -> EventTime {
+        EventTime::new(ms).unwrap()
+    }
+
+    #[test]
+    fn refuses_what_does_not_divide() {
+        assert!(WindowSpec::new(10, 3).is_none());
+        assert!(WindowSpec::new(0, 0).is_none());
+        assert!(WindowSpec::new(5, 10).is_none());
+        assert!(WindowSpec::new(i64::MAX, 1).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn panes_and_windows_agree(
+            t in EventTime::MIN.ms()..=EventTime::MAX.ms(), every in 1i64..100_000, n in 1i64..20, behind in -3_000_000i64..3_000_000,
+        ) {
+            let spec = WindowSpec::new(every * n, every).unwrap();
+            let pane = spec.pane_of(time(t));
+            prop_assert!(pane <= t && t < pane + every);
+            // By definition: the windows that hold t are those with start <= t < end, start a multiple of `every`.
+            let mut ends = vec![];
+            let mut start = t.div_euclid(every) * every;
+            while start + every * n > t { ends.push(start + every * n); start -= every; }
+            ends.reverse();
+            prop_assert_eq!(ends[0], spec.first_end(pane));
+            prop_assert_eq!(*ends.last().unwrap(), spec.last_end(pane));
+            for end in &ends { prop_assert!(spec.panes(*end).any(|p| p == pane)); }
+            let frontier = t + behind;
+            prop_assert_eq!(spec.next_end(pane, frontier), ends.iter().copied().find(|end| *end > frontier));
+        }
+    }
+}

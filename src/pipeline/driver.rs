@@ -1,0 +1,237 @@
+//! The driver: the coordinator's thread. It takes events in, hands effects to the threads of the run, and never blocks.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use onceflow_protocol::coordinator::{Coordinator, Effect, Event, Failure, Outcome, Phase};
+use onceflow_protocol::ErrorKind;
+
+use super::context::Context;
+use super::keeper::Keeper;
+use super::kill_point::KillPoint;
+use super::load::Load;
+use super::messages::{DriverSender, ToDriver, ToKeeper, ToSink, ToWorker};
+use super::sink::Sink;
+use super::status::Status;
+use super::story;
+
+/// The coordinator hears at least this often that time passes.
+const TICK: Duration = Duration::from_millis(5);
+/// How long the end of a run may take to note the last commit and to close its clients.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Asks of the pipeline from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Final checkpoint, then end.
+    Stop,
+}
+
+/// The threads of one run, and how to reach them.
+struct Run {
+    number: u64,
+    load: Arc<Load>,
+    sink: Sender<ToSink>,
+    keeper: Sender<ToKeeper>,
+    workers: Vec<Sender<ToWorker>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Runs a pipeline to its end. Blocks; the caller gives it a thread.
+pub struct Driver {
+    context: Arc<Context>,
+    coordinator: Coordinator,
+    status: Arc<Status>,
+    requests: Receiver<Request>,
+    inbox: Receiver<(u64, ToDriver)>,
+    outbox: Sender<(u64, ToDriver)>,
+    run: Option<Run>,
+    runs: u64,
+    began: Instant,
+    ticked: Instant,
+    outcome: Option<Outcome>,
+    story: story::Story,
+}
+
+impl Driver {
+    /// A driver for a pipeline that has not begun.
+    pub fn new(context: Arc<Context>, status: Arc<Status>, requests: Receiver<Request>) -> Driver {
+        let (outbox, inbox) = unbounded();
+        let now = Instant::now();
+        Driver {
+            coordinator: Coordinator::new(context.settings.clone()),
+            story: story::Story::new(&context),
+            context,
+            status,
+            requests,
+            inbox,
+            outbox,
+            run: None,
+            runs: 0,
+            began: now,
+            ticked: now,
+            outcome: None,
+        }
+    }
+
+    /// Runs until the coordinator has come to its end. In [`Phase::Fenced`] that is a request to stop.
+    pub fn run(mut self) -> Outcome {
+        self.handle(Event::Start);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                self.story.ended(&outcome);
+                self.status.ended(&outcome);
+                return outcome;
+            }
+            if let Ok(Request::Stop) = self.requests.try_recv() {
+                self.handle(Event::Stop);
+                continue;
+            }
+            match self.inbox.recv_timeout(TICK) {
+                Ok((run, message)) if self.run.as_ref().is_some_and(|current| current.number == run) => match message {
+                    ToDriver::Event(event) => self.handle(event),
+                    ToDriver::Workers(workers) => self.set_workers(workers),
+                },
+                // Left behind by an earlier run.
+                Ok(_) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if self.ticked.elapsed() >= TICK {
+                self.ticked = Instant::now();
+                let load = self.run.as_ref().map(|run| run.load.read()).unwrap_or_default();
+                self.handle(Event::Tick(load));
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match &event {
+            Event::ClaimCommitted => KillPoint::AfterClaim.pass(),
+            Event::StartCommitted => KillPoint::AfterEpochZero.pass(),
+            Event::Durable { .. } => KillPoint::AfterSnapshot.pass(),
+            _ => {}
+        }
+        self.story.heard(&event, &self.coordinator);
+        let before = self.coordinator.phase();
+        let now_ms = self.began.elapsed().as_millis() as u64;
+        let effects = self.coordinator.handle(now_ms, event);
+        for effect in effects {
+            self.perform(effect);
+        }
+        let phase = self.coordinator.phase();
+        if phase != before {
+            self.story.entered(phase, &self.coordinator);
+            self.status.entered(phase, self.coordinator.fenced_by());
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        if let Effect::TearDown = effect {
+            return self.tear_down();
+        }
+        if let Effect::End(outcome) = effect {
+            self.outcome = Some(outcome);
+            return;
+        }
+        if self.run.is_none() {
+            self.run = self.start_run();
+        }
+        let Some(run) = &self.run else { return };
+        match effect {
+            Effect::InitTransactions => run.to_sink(ToSink::InitTransactions),
+            Effect::CommitClaim(claim) => run.to_sink(ToSink::CommitClaim(claim)),
+            Effect::CommitStart(decision) => run.to_sink(ToSink::CommitStart(decision)),
+            Effect::Decide(decision) => run.to_sink(ToSink::Decide(decision)),
+            Effect::Release => run.to_sink(ToSink::Release),
+            Effect::Barrier => {
+                run.load.barrier();
+                run.to_workers(|| ToWorker::Barrier);
+            }
+            Effect::Fire { step, end } => run.to_workers(|| ToWorker::Fire { step, end }),
+            Effect::Freeze { epoch, frontiers, hold } => {
+                run.to_workers(|| ToWorker::Freeze { epoch, frontiers: frontiers.clone(), hold });
+            }
+            Effect::Resume => run.to_workers(|| ToWorker::Resume),
+            effect => {
+                if let Effect::WriteSnapshot(_) = effect {
+                    KillPoint::BeforeSnapshot.pass();
+                }
+                let _ = run.keeper.send(ToKeeper::Effect(effect));
+            }
+        }
+    }
+
+    /// The threads of a new run; workers come with their state, later.
+    fn start_run(&mut self) -> Option<Run> {
+        self.runs += 1;
+        let driver = DriverSender::new(self.runs, self.outbox.clone());
+        let load = Arc::new(Load::default());
+        let (sink, sink_inbox) = unbounded();
+        let (keeper, keeper_inbox) = unbounded();
+        let workers = self.context.settings.workers;
+        let sink_thread = Sink::new(self.context.clone(), driver.clone(), load.clone(), sink_inbox, workers);
+        let keeper_thread = Keeper::new(
+            self.context.clone(),
+            self.status.clone(),
+            driver.clone(),
+            load.clone(),
+            keeper_inbox,
+            keeper.clone(),
+            sink.clone(),
+        );
+        let threads = [spawn("sink", move || sink_thread.run()), spawn("keeper", move || keeper_thread.run())];
+        let mut run = Run { number: self.runs, load, sink, keeper, workers: vec![], threads: vec![] };
+        for thread in threads {
+            match thread {
+                Ok(thread) => run.threads.push(thread),
+                Err(error) => {
+                    let failure =
+                        Failure { kind: ErrorKind::Retry, message: format!("no thread could be started: {error}") };
+                    driver.event(Event::Failed(failure));
+                }
+            }
+        }
+        Some(run)
+    }
+
+    fn set_workers(&mut self, workers: Vec<Sender<ToWorker>>) {
+        if let Some(run) = &mut self.run {
+            run.workers = workers;
+        }
+    }
+
+    /// Lets go of everything of the run. Its threads end by themselves; one that is stuck in a call is left behind, harmless
+    /// once its producer is fenced. Only at the very end is there a wait, for the notes about the last commit.
+    fn tear_down(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        let ending = self.coordinator.phase() == Phase::Ended;
+        let _ = run.keeper.send(ToKeeper::End);
+        run.load.cancelled.store(true, Relaxed);
+        if ending {
+            let deadline = Instant::now() + FAREWELL;
+            while run.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+impl Run {
+    fn to_sink(&self, message: ToSink) {
+        // A thread that is gone has told why.
+        let _ = self.sink.send(message);
+    }
+
+    fn to_workers(&self, message: impl Fn() -> ToWorker) {
+        for worker in &self.workers {
+            let _ = worker.send(message());
+        }
+    }
+}
+
+/// A named thread.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_string()).spawn(body)
+}

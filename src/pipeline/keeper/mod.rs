@@ -1,0 +1,241 @@
+//! The keeper thread: owns the checkpoint storage, the cold store and the consumer. It answers the start's questions, restores,
+//! writes snapshots, and notes what was committed.
+//!
+//! One thread does all of that because it happens in order: a start's steps follow each other, and a snapshot is written only
+//! when the one before is committed. What it does for a checkpoint never waits for output.
+
+mod restore;
+mod snapshot;
+mod start;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use onceflow_engine::state::extents::LiveExtents;
+use onceflow_engine::worker::{Frozen, Worker};
+use onceflow_protocol::coordinator::{Effect, Event, Failure};
+use onceflow_protocol::{Decision, ErrorKind};
+
+use super::context::{Context, SHARD};
+use super::kill_point::KillPoint;
+use super::load::Load;
+use super::manifest::StepState;
+use super::messages::{DriverSender, ToKeeper, ToSink, ToWorker};
+use crate::kafka::{Admin, KafkaError, Reader};
+use crate::state::{Cold, FrozenCold};
+use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind};
+
+/// The consumer's main queue is served at least this often.
+const SERVE: Duration = Duration::from_millis(100);
+/// The `confirmed` object and the group's offsets are written at most this often.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// Time limit of one question to the brokers.
+const CALL: Duration = Duration::from_secs(30);
+
+/// State of the keeper thread.
+pub struct Keeper {
+    context: Arc<Context>,
+    driver: DriverSender,
+    load: Arc<Load>,
+    inbox: Receiver<ToKeeper>,
+    /// For the workers that it starts.
+    own: Sender<ToKeeper>,
+    sink: Sender<ToSink>,
+    /// Random; names the cold store's files of this run.
+    incarnation: String,
+    storage: Option<ShardStorage>,
+    admin: Option<Admin>,
+    reader: Option<Reader>,
+    cold: Option<Cold>,
+    frozen_cold: Option<FrozenCold>,
+    /// Workers with their state, from a restore until they start.
+    engines: Vec<Worker>,
+    workers: Vec<Sender<ToWorker>>,
+    /// The workers' changes at the barrier, by worker, until they are durable.
+    frozen: Vec<Option<Frozen>>,
+    live: LiveExtents,
+    steps: Vec<StepState>,
+    next_step_id: u32,
+    cold_snapshot: Option<onceflow_engine::state::cold::ColdSnapshot>,
+    /// Committed, but not noted yet.
+    unconfirmed: Option<Box<Decision>>,
+    confirmed_at: Option<Instant>,
+}
+
+/// Why an effect was not done.
+enum Trouble {
+    /// Someone has to look.
+    Refused(String),
+    /// The kind says what to do.
+    Failed(Failure),
+}
+
+type Done<T = ()> = Result<T, Trouble>;
+
+impl Keeper {
+    /// A keeper for one run. `own` reaches it, `sink` the run's sink.
+    pub fn new(
+        context: Arc<Context>,
+        driver: DriverSender,
+        load: Arc<Load>,
+        inbox: Receiver<ToKeeper>,
+        own: Sender<ToKeeper>,
+        sink: Sender<ToSink>,
+    ) -> Keeper {
+        let frozen = (0..context.settings.workers).map(|_| None).collect();
+        Keeper {
+            context,
+            driver,
+            load,
+            inbox,
+            own,
+            sink,
+            incarnation: format!("{:016x}", rand::random::<u64>()),
+            storage: None,
+            admin: None,
+            reader: None,
+            cold: None,
+            frozen_cold: None,
+            engines: vec![],
+            workers: vec![],
+            frozen,
+            live: LiveExtents::default(),
+            steps: vec![],
+            next_step_id: 0,
+            cold_snapshot: None,
+            unconfirmed: None,
+            confirmed_at: None,
+        }
+    }
+
+    /// Runs until the run is over.
+    pub fn run(mut self) {
+        loop {
+            let done = match self.inbox.recv_timeout(SERVE) {
+                Ok(ToKeeper::Effect(effect)) => self.perform(effect),
+                Ok(ToKeeper::Frozen { worker, frozen }) => {
+                    self.frozen[worker] = Some(frozen);
+                    Ok(())
+                }
+                Ok(ToKeeper::End) | Err(RecvTimeoutError::Disconnected) => return self.farewell(),
+                Err(RecvTimeoutError::Timeout) => self.confirm_if_due(),
+            };
+            let served = self.reader.as_mut().map_or(Ok(()), Reader::poll_main);
+            if let Err(trouble) = done.and_then(|()| Ok(served?)) {
+                self.driver.event(match trouble {
+                    Trouble::Refused(reason) => Event::Refused(reason),
+                    Trouble::Failed(failure) => Event::Failed(failure),
+                });
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Done {
+        match effect {
+            Effect::EnsureControlTopic => self.ensure_control_topic(),
+            Effect::ReadNewest => self.read_newest(),
+            Effect::CheckRestorable(decision) => self.check_restorable(&decision),
+            Effect::ListFiles => self.list_files(),
+            Effect::ReadUntilClaim(claim) => self.read_until_claim(&claim),
+            Effect::ReadTraces => self.read_traces(),
+            Effect::ResolveStart(known) => self.resolve_start(&known),
+            Effect::Restore(decision) => self.restore(&decision),
+            Effect::StartWorkers(positions) => self.start_workers(&positions),
+            Effect::SnapshotCold(_) => self.freeze_cold(),
+            Effect::WriteSnapshot(draft) => self.write_snapshot(&draft),
+            Effect::LookForClaims(known) => self.look_for_claims(&known),
+            Effect::Confirm(decision) => {
+                self.unconfirmed = Some(decision);
+                self.confirm_if_due()
+            }
+            Effect::DeleteFiles(files) => self.delete(&files),
+            other => Err(bug(format!("{other:?} is not the keeper's to do"))),
+        }
+    }
+
+    /// Deleting is housekeeping: what is left behind is an orphan that the next start drops.
+    fn delete(&mut self, files: &[String]) -> Done {
+        KillPoint::BeforeRetire.pass();
+        let storage = self.storage()?;
+        for file in files {
+            if let Err(error) = FileName::parse(file).and_then(|name| storage.remove(&name)) {
+                tracing::warn!(%error, "a retired file could not be deleted; the next start tries again");
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm_if_due(&mut self) -> Done {
+        let due = self.confirmed_at.is_none_or(|at| at.elapsed() >= CONFIRM_EVERY);
+        if due { self.confirm(None) } else { Ok(()) }
+    }
+
+    /// Notes the newest commit where it helps people and later starts; as far as that works, since the decision is what counts.
+    fn confirm(&mut self, wait: Option<Duration>) -> Done {
+        let Some(decision) = self.unconfirmed.take() else { return Ok(()) };
+        self.confirmed_at = Some(Instant::now());
+        let content = serde_json::json!({ "version": 1, "epoch": decision.epoch, "attempt": decision.attempt });
+        let storage = self.storage()?;
+        if let Err(error) = storage.replace(&FileName::confirmed(), content.to_string().as_bytes()) {
+            tracing::warn!(%error, "the confirmed epoch could not be noted in the checkpoint storage");
+        }
+        KillPoint::AfterConfirmed.pass();
+        if let Some(reader) = &self.reader {
+            let positions = decision.positions.iter();
+            let offsets: Vec<_> =
+                positions.map(|at| (at.topic.as_str(), at.partition, at.next_offset.0)).collect();
+            if let Err(error) = reader.commit_offsets(&offsets, wait) {
+                tracing::warn!(%error, "the group's offsets, which only lag tools read, could not be committed");
+            }
+        }
+        Ok(())
+    }
+
+    fn farewell(mut self) {
+        if let Err(Trouble::Refused(reason)) = self.confirm(Some(Duration::from_secs(3))) {
+            tracing::warn!(reason, "the last commit could not be noted");
+        }
+    }
+
+    fn storage(&mut self) -> Done<ShardStorage> {
+        if let Some(storage) = &self.storage {
+            return Ok(storage.clone());
+        }
+        let (root, context) = (&self.context.plan.checkpoint.storage, &self.context);
+        let storage = ShardStorage::open(root, &context.namespace, &context.plan.pipeline, SHARD)?;
+        Ok(self.storage.insert(storage).clone())
+    }
+
+    fn admin(&mut self) -> Done<&Admin> {
+        match &mut self.admin {
+            Some(admin) => Ok(admin),
+            none => Ok(none.insert(Admin::open(&self.context.connection)?)),
+        }
+    }
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Trouble {
+        Trouble::Failed(Failure { kind: error.kind, message: error.to_string() })
+    }
+}
+
+impl From<StorageError> for Trouble {
+    fn from(error: StorageError) -> Trouble {
+        match error.kind() {
+            StorageErrorKind::Full | StorageErrorKind::Io => {
+                Trouble::Failed(Failure { kind: ErrorKind::Retry, message: error.to_string() })
+            }
+            _ => Trouble::Refused(error.to_string()),
+        }
+    }
+}
+
+fn bug(message: impl Into<String>) -> Trouble {
+    Trouble::Failed(Failure { kind: ErrorKind::Bug, message: message.into() })
+}
+
+fn config(message: impl Into<String>) -> Trouble {
+    Trouble::Failed(Failure { kind: ErrorKind::Config, message: message.into() })
+}

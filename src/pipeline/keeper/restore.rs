@@ -1,0 +1,294 @@
+//! Restoring what a decision names, and starting workers on it.
+
+use std::collections::BTreeMap;
+use std::io::BufReader;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam_channel::unbounded;
+use onceflow_engine::state::cold::ColdError;
+use onceflow_engine::state::segment::{SegmentError, read_extent, read_footer};
+use onceflow_engine::state::window_state::Origin;
+use onceflow_engine::worker::{StepStart, Worker};
+use onceflow_protocol::coordinator::{Event, KeptSnapshot, Restored};
+use onceflow_protocol::{Decision, ErrorKind, Frontiers, ManifestRef, PartitionClock, Position};
+
+use super::super::context::SHARD;
+use super::super::driver::spawn;
+use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
+use super::super::messages::{ToDriver, ToSink};
+use super::super::worker::{Assigned, WorkerThread};
+use super::{CALL, Done, Keeper, Trouble, bug, config};
+use crate::kafka::Reader;
+use crate::state::{ColdSettings, OpenColdError, open_cold};
+use crate::storage::{FileName, StorageError};
+
+impl Keeper {
+    /// Reads a snapshot's manifest and checks that it is the one that was decided.
+    pub(super) fn read_manifest(&mut self, reference: &ManifestRef) -> Done<Manifest> {
+        let storage = self.storage()?;
+        let name = FileName::parse(&reference.file)?;
+        let path = storage.path(&name);
+        let damaged = |what: String| Trouble::Refused(format!("{} is damaged: {what}", path.display()));
+        let mut file = BufReader::new(storage.open_file(&name)?);
+        let footer = read_footer(&mut file).map_err(|error| segment_trouble(&path, error))?;
+        let hash = manifest::hash(&footer);
+        if hash != reference.hash {
+            return Err(damaged(format!("its manifest has the hash {hash}, but {} was decided", reference.hash)));
+        }
+        let manifest: Manifest =
+            serde_json::from_slice(&footer).map_err(|error| damaged(format!("its manifest cannot be read: {error}")))?;
+        if manifest.format != FORMAT_VERSION {
+            return Err(Trouble::Refused(format!(
+                "{} has format {}; this program knows format {FORMAT_VERSION}",
+                path.display(),
+                manifest.format
+            )));
+        }
+        if manifest.pipeline != self.context.plan.pipeline || manifest.shard != SHARD {
+            return Err(damaged(format!("it belongs to pipeline `{}`", manifest.pipeline)));
+        }
+        Ok(manifest)
+    }
+
+    /// Loads the decision's snapshot into new workers.
+    pub(super) fn restore(&mut self, decision: &Decision) -> Done {
+        self.cluster_id = self.admin()?.cluster_id(CALL)?;
+        let manifest = match &decision.manifest {
+            Some(reference) => Some(self.read_manifest(reference)?),
+            None => None,
+        };
+        if let Some(manifest) = manifest.as_ref().filter(|manifest| manifest.cluster_id != self.cluster_id) {
+            return Err(Trouble::Refused(format!(
+                "the snapshot was taken on cluster `{}`, this is `{}`",
+                manifest.cluster_id, self.cluster_id
+            )));
+        }
+        let frontiers = self.match_steps(manifest.as_ref())?;
+        self.open_cold(manifest.as_ref())?;
+        self.make_workers(&frontiers)?;
+        let mut kept: Vec<KeptSnapshot> = vec![];
+        if let (Some(manifest), Some(reference)) = (manifest, &decision.manifest) {
+            self.load_extents(&manifest)?;
+            self.load_runs(&manifest)?;
+            self.context.restore_generation(manifest.next_generation);
+            let files = manifest.files(&reference.file);
+            kept.extend(manifest.kept.into_iter().map(Into::into));
+            kept.push(KeptSnapshot { epoch: manifest.epoch, manifest: reference.clone(), files });
+            self.live = manifest.live;
+            self.cold_snapshot = manifest.cold;
+        }
+        self.driver.event(Event::Restored(Box::new(Restored { frontiers, kept })));
+        Ok(())
+    }
+
+    /// State belongs to the step's name: finds each windowed step's state, and refuses where it would not fit.
+    fn match_steps(&mut self, manifest: Option<&Manifest>) -> Done<Vec<Frontiers>> {
+        let known: &[StepState] = manifest.map_or(&[], |manifest| &manifest.steps);
+        self.next_step_id = manifest.map_or(0, |manifest| manifest.next_step_id);
+        self.steps.clear();
+        for step in &self.context.windowed {
+            let step = &self.context.plan.steps[*step];
+            let identity = step.window.as_ref().map(|window| window.identity.clone()).unwrap_or_default();
+            match known.iter().find(|state| state.name == step.name) {
+                Some(state) if state.identity == identity => self.steps.push(state.clone()),
+                Some(state) => {
+                    return Err(Trouble::Refused(format!(
+                        "step `{}` has state in the checkpoint that its new definition cannot use\n  then: {}\n  now:  {identity}",
+                        step.name, state.identity
+                    )));
+                }
+                None => {
+                    let (id, name) = (self.next_step_id, step.name.clone());
+                    self.next_step_id += 1;
+                    self.steps.push(StepState { id, name, identity, frontiers: Frontiers::START });
+                }
+            }
+        }
+        if let Some(lost) = known.iter().find(|state| !self.steps.iter().any(|step| step.name == state.name)) {
+            return Err(Trouble::Refused(format!(
+                "step `{}` has state in the checkpoint, but the pipeline no longer has it",
+                lost.name
+            )));
+        }
+        Ok(self.steps.iter().map(|step| step.frontiers).collect())
+    }
+
+    fn open_cold(&mut self, manifest: Option<&Manifest>) -> Done {
+        let context = &self.context;
+        let snapshot = manifest.and_then(|manifest| manifest.cold.clone()).unwrap_or_default();
+        let settings = ColdSettings {
+            state: &context.plan.state,
+            namespace: &context.namespace,
+            pipeline: &context.plan.pipeline,
+            shard: SHARD,
+            incarnation: &self.incarnation,
+        };
+        if context.windowed.is_empty() {
+            return Ok(());
+        }
+        let (settings, storage) = (settings, self.storage.clone());
+        let Some(storage) = storage else { return Err(bug("the checkpoint storage was not opened")) };
+        self.cold = Some(open_cold(settings, &storage, &snapshot).map_err(|error| match error {
+            OpenColdError::Config(message) => config(message),
+            OpenColdError::Storage(error) => error.into(),
+        })?);
+        Ok(())
+    }
+
+    fn make_workers(&mut self, frontiers: &[Frontiers]) -> Done {
+        let workers = self.context.settings.workers;
+        let cold = self.cold.as_ref().map(|cold| cold.store());
+        let cold = cold.unwrap_or_else(|| Arc::new(onceflow_engine::state::cold::MemoryColdStore::new()));
+        self.engines.clear();
+        for index in 0..workers {
+            let steps = self.steps.iter().zip(frontiers);
+            let steps = steps.map(|(step, frontiers)| StepStart { state_id: step.id, frontiers: *frontiers }).collect();
+            let worker = Worker::new(self.context.plan.clone(), index, workers, steps, cold.clone());
+            self.engines.push(worker.map_err(|error| {
+                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: error.kind, message: error.message })
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Every extent goes to the worker that wrote it; at another parallelism the tables of several are merged, and written whole
+    /// at the next barrier, so that their old extents end.
+    fn load_extents(&mut self, manifest: &Manifest) -> Done {
+        let storage = self.storage()?;
+        let origin = if manifest.workers == self.context.settings.workers { Origin::Own } else { Origin::Other };
+        let mut files = BTreeMap::new();
+        for (id, extents) in manifest.live.panes() {
+            let worker = usize::from(id.worker) % self.context.settings.workers;
+            let state_damaged =
+                |error: &dyn std::fmt::Display| Trouble::Refused(format!("state of step {}: {error}", id.step));
+            let engine = &mut self.engines[worker];
+            let Some(state) = engine.state_mut(id.step) else {
+                return Err(Trouble::Refused(format!("the snapshot has rows of an unknown step {}", id.step)));
+            };
+            let mut pane = state.begin_restore(id.pane).map_err(|error| state_damaged(&error))?;
+            for extent in extents {
+                let name = FileName::parse(&extent.file)?;
+                let path = storage.path(&name);
+                let file = match files.entry(extent.file.clone()) {
+                    std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
+                    std::collections::btree_map::Entry::Vacant(closed) => {
+                        closed.insert(BufReader::new(storage.open_file(&name)?))
+                    }
+                };
+                let rows = read_extent(file, &extent.location).map_err(|error| segment_trouble(&path, error))?;
+                pane.add(&rows)
+                    .map_err(|error| Trouble::Refused(format!("{} is damaged: {error}", path.display())))?;
+            }
+            state.finish_restore(pane, origin).map_err(|error| state_damaged(&error))?;
+            self.evict_beyond_share(worker)?;
+        }
+        Ok(())
+    }
+
+    /// Less memory than before, or fewer workers: what does not fit is evicted while it is read.
+    fn evict_beyond_share(&mut self, worker: usize) -> Done {
+        let context = self.context.clone();
+        if !self.cold.as_ref().is_some_and(|cold| cold.can_evict()) {
+            return Ok(());
+        }
+        let engine = &mut self.engines[worker];
+        while engine.memory_bytes() > context.table_share {
+            let freed = engine.evict_one(&mut || context.next_generation()).map_err(|error| {
+                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: error.kind, message: error.message })
+            })?;
+            if freed == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cold runs stay where they are; which worker knows of them does not matter.
+    fn load_runs(&mut self, manifest: &Manifest) -> Done {
+        let mut panes = BTreeMap::<_, Vec<_>>::new();
+        for run in &manifest.runs {
+            panes.entry((run.step, run.pane)).or_default().push(*run);
+        }
+        for ((step, pane), runs) in panes {
+            let state = self.engines.first_mut().and_then(|engine| engine.state_mut(step));
+            let Some(state) = state else {
+                return Err(Trouble::Refused(format!("the snapshot has cold runs of an unknown step {step}")));
+            };
+            state.restore_cold(pane, &runs).map_err(|error| Trouble::Refused(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the consumer at these positions and lets the workers begin.
+    pub(super) fn start_workers(&mut self, positions: &[Position]) -> Done {
+        let ends = self.ends()?;
+        let context = self.context.clone();
+        let assignments: Vec<_> =
+            positions.iter().map(|at| (at.topic.as_str(), at.partition, at.next_offset.0)).collect();
+        let (reader, queues) = Reader::open(&context.connection, &context.group_id, &assignments)?;
+        self.reader = Some(reader);
+        let workers = context.settings.workers;
+        let mut shares: Vec<Vec<Assigned>> = (0..workers).map(|_| vec![]).collect();
+        for (index, (position, queue)) in positions.iter().zip(queues).enumerate() {
+            let source = context.plan.sources.iter().position(|source| source.name == position.source);
+            let Some(source) = source else { return Err(bug(format!("a position of no source: {position:?}"))) };
+            let settings = &context.plan.sources[source];
+            let idle_after_ms = settings.idle_after.map(|after| after.as_millis() as u64);
+            let clock = PartitionClock::new(
+                position.next_offset,
+                position.watermark,
+                settings.watermark_delay_ms,
+                idle_after_ms,
+            );
+            let end = ends.get(&(position.topic.clone(), position.partition)).copied();
+            let end = end.or(context.settings.until_end.then_some(position.next_offset));
+            shares[index % workers].push(Assigned { index, source, queue, clock, end });
+        }
+        self.load.unfinished.store(positions.len(), Relaxed);
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
+        self.sink.send(ToSink::Begin).map_err(|_| bug("the sink has gone before the workers came"))?;
+        for (index, ((engine, partitions), inbox)) in self.engines.drain(..).zip(shares).zip(inboxes).enumerate() {
+            let thread = WorkerThread {
+                index,
+                context: context.clone(),
+                engine,
+                partitions,
+                inbox,
+                peers: senders.clone(),
+                sink: self.sink.clone(),
+                keeper: self.own.clone(),
+                driver: self.driver.clone(),
+                load: self.load.clone(),
+            };
+            spawn(&format!("worker-{index}"), move || thread.run()).map_err(|error| {
+                let message = format!("no thread could be started: {error}");
+                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: ErrorKind::Retry, message })
+            })?;
+        }
+        self.workers = senders.clone();
+        self.driver.send(ToDriver::Workers(senders));
+        self.driver.event(Event::WorkersStarted);
+        Ok(())
+    }
+}
+
+fn segment_trouble(path: &std::path::Path, error: SegmentError) -> Trouble {
+    match error {
+        SegmentError::Io(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+            StorageError::io(path, source).into()
+        }
+        other => Trouble::Refused(format!("{} is damaged: {other}", path.display())),
+    }
+}
+
+impl From<ColdError> for Trouble {
+    fn from(error: ColdError) -> Trouble {
+        match error {
+            ColdError::Failed(message) => {
+                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: ErrorKind::Retry, message })
+            }
+            ColdError::Damaged(message) => Trouble::Refused(message),
+        }
+    }
+}

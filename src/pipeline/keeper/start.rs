@@ -1,0 +1,320 @@
+//! The start's questions to Kafka and to the checkpoint storage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use onceflow_protocol::coordinator::{ControlRecord, Event, Fate, SeenClaim, Traces};
+use onceflow_protocol::{Claim, ClaimId, Decision, Epoch, FORMAT_VERSION, NextOffset, Position, TopicIdentity};
+
+use super::super::context::SHARD;
+use super::{CALL, Done, Keeper, Trouble, config};
+use crate::kafka::{self, ControlReader, ControlTopic, Isolation, Reader, TopicDescription, Until};
+use crate::storage::{FileName, StorageErrorKind};
+
+impl Keeper {
+    /// The control topic, and what else must be right with the cluster before anyone is fenced.
+    pub(super) fn ensure_control_topic(&mut self) -> Done {
+        let topic = ControlTopic { name: self.context.control_topic.clone(), shards: SHARD as i32 + 1 };
+        let outputs = self.context.plan.output_topics.clone();
+        let needed = self.context.transaction_timeout();
+        let admin = self.admin()?;
+        for output in &outputs {
+            if admin.describe_topic(output, CALL)?.is_none() {
+                return Err(config(format!("topic `{output}`, which the pipeline writes to, does not exist")));
+            }
+        }
+        let granted = admin.transaction_max_timeout(CALL)?;
+        if needed > granted {
+            return Err(config(format!(
+                "a transaction may have to stay open for {} ms (checkpoint.interval + checkpoint.timeout × (1 + \
+                 tolerable_failures) + 30 s), but the brokers' transaction.max.timeout.ms is {}",
+                needed.as_millis(),
+                granted.as_millis()
+            )));
+        }
+        let ensured = topic.ensure(admin, CALL)?;
+        if ensured.created {
+            tracing::info!(topic = topic.name, "created the control topic");
+        }
+        self.source_topics()?;
+        self.driver.event(Event::ControlTopicReady);
+        Ok(())
+    }
+
+    /// The newest committed claim and decision, as they are now.
+    pub(super) fn read_newest(&mut self) -> Done {
+        let reader = self.control_reader(Isolation::Committed)?;
+        let enough = |newest: &kafka::Newest| {
+            newest.get(Decision::KEY.as_bytes()).is_some() && newest.get(Claim::KEY.as_bytes()).is_some()
+        };
+        let newest = reader.newest(Until::End, &enough, self.deadline())?;
+        let claim = newest.get(Claim::KEY.as_bytes()).map(parse_claim).transpose()?;
+        let decision = newest.get(Decision::KEY.as_bytes()).map(parse_decision).transpose()?;
+        self.driver.event(Event::Newest { claim: claim.map(|claim| claim.claim), decision: decision.map(Box::new) });
+        Ok(())
+    }
+
+    /// Everything that stands in the way of restoring this decision, without touching anything.
+    pub(super) fn check_restorable(&mut self, decision: &Decision) -> Done {
+        let result = self.why_not_restorable(decision)?;
+        self.driver.event(Event::Checked(result.map_or(Ok(()), Err)));
+        Ok(())
+    }
+
+    fn why_not_restorable(&mut self, decision: &Decision) -> Done<Option<String>> {
+        let topics = self.source_topics()?;
+        for known in &decision.topics {
+            let id = topics.get(&known.topic).map(topic_id);
+            if id.is_some_and(|id| id != known.id && !known.id.is_empty() && !id.is_empty()) {
+                return Ok(Some(format!(
+                    "topic `{}` is not the one that was consumed: it was deleted and created anew",
+                    known.topic
+                )));
+            }
+        }
+        let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
+        for position in &decision.positions {
+            let Some(topic) = topics.get(&position.topic) else { continue };
+            let (name, partition, next) = (&position.topic, position.partition, position.next_offset);
+            if partition >= topic.partitions {
+                return Ok(Some(format!(
+                    "{name}-{partition} was consumed up to offset {next}, but `{name}` has only {} partitions",
+                    topic.partitions
+                )));
+            }
+            let bounds = reader.beginning_and_stable_end(name, partition, CALL)?;
+            if next.0 < bounds.low {
+                return Ok(Some(format!(
+                    "{name}-{partition} must be read from offset {next}, but begins at {}: {} records fell out of \
+                     retention before they were consumed",
+                    bounds.low,
+                    bounds.low - next.0
+                )));
+            }
+            if next.0 > bounds.end {
+                return Ok(Some(format!(
+                    "{name}-{partition} must be read from offset {next}, but ends at {}: it lost its end",
+                    bounds.end
+                )));
+            }
+        }
+        let Some(manifest) = &decision.manifest else { return Ok(None) };
+        match self.read_manifest(manifest) {
+            Err(Trouble::Refused(reason)) => Ok(Some(reason)),
+            Err(failed) => Err(failed),
+            Ok(manifest_of_files) => {
+                let storage = self.storage()?;
+                for file in manifest_of_files.files(&manifest.file) {
+                    let name = FileName::parse(&file)?;
+                    if storage.length(&name)?.is_none() {
+                        return Ok(Some(format!("{} is missing", storage.path(&name).display())));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The files that may turn out to be orphans; what appears after this may be a successor's.
+    pub(super) fn list_files(&mut self) -> Done {
+        let confirmed = FileName::confirmed();
+        let files = self.storage()?.list()?.into_iter().filter(|name| *name != confirmed);
+        let files = files.map(|name| name.as_str().to_string()).collect();
+        self.driver.event(Event::Listed(files));
+        Ok(())
+    }
+
+    /// The newest decision before our claim, the claim, and what follows it.
+    pub(super) fn read_until_claim(&mut self, claim: &ClaimId) -> Done {
+        let reader = self.control_reader(Isolation::Committed)?;
+        let is_ours = |record: &kafka::ControlRecord| {
+            record.key == Claim::KEY.as_bytes() && parse_claim(record).is_ok_and(|other| other.claim == *claim)
+        };
+        let enough = |newest: &kafka::Newest| newest.get(Decision::KEY.as_bytes()).is_some();
+        let deadline = self.deadline();
+        let newest = reader.newest(Until::Record(&is_ours), &enough, deadline)?;
+        let mut records = vec![];
+        if let Some(decision) = newest.get(Decision::KEY.as_bytes()) {
+            records.push(ControlRecord::Decision(Box::new(parse_decision(decision)?)));
+        }
+        if let Some(own) = newest.get(Claim::KEY.as_bytes()) {
+            records.push(ControlRecord::Claim(parse_claim(own)?));
+        }
+        let mut later = vec![];
+        reader.scan(newest.end, Until::End, deadline, &mut |record| later.push(record))?;
+        for record in &later {
+            records.extend(parse(record)?);
+        }
+        self.driver.event(Event::ControlRead(records));
+        Ok(())
+    }
+
+    /// What else would be there if this pipeline had run before.
+    pub(super) fn read_traces(&mut self) -> Done {
+        let storage = self.storage()?;
+        let confirmed = match storage.read(&FileName::confirmed()) {
+            Ok(bytes) => Some(confirmed_epoch(&bytes).ok_or_else(|| {
+                let path = storage.path(&FileName::confirmed());
+                Trouble::Refused(format!("{} is damaged: it names no epoch", path.display()))
+            })?),
+            Err(error) if error.kind() == StorageErrorKind::Missing => None,
+            Err(error) => return Err(error.into()),
+        };
+        let partitions = self.source_partitions()?;
+        let asked: Vec<_> = partitions.iter().map(|(_, topic, partition)| (topic.as_str(), *partition)).collect();
+        let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
+        let group_offsets = reader.committed(&asked, CALL)?.iter().any(|(_, _, offset)| offset.is_some());
+        self.driver.event(Event::Traces(Traces { confirmed, group_offsets }));
+        Ok(())
+    }
+
+    /// Start offsets of the partitions that have no position yet: the beginning, which is what `start: earliest` says, and what
+    /// partitions that are new to a topic get in any case.
+    pub(super) fn resolve_start(&mut self, known: &[Position]) -> Done {
+        let known: BTreeSet<_> = known.iter().map(|at| (&at.source, &at.topic, at.partition)).collect();
+        let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
+        let mut positions = vec![];
+        for (source, topic, partition) in self.source_partitions()? {
+            if known.contains(&(&source, &topic, partition)) {
+                continue;
+            }
+            let next_offset = NextOffset(reader.beginning_and_stable_end(&topic, partition, CALL)?.low);
+            positions.push(Position { source, topic, partition, next_offset, watermark: None });
+        }
+        let topics = self.source_topics()?;
+        let topics = topics.iter().map(|(topic, description)| TopicIdentity {
+            topic: topic.clone(),
+            id: topic_id(description).to_string(),
+        });
+        let topics = topics.collect();
+        self.driver.event(Event::StartResolved { positions, topics });
+        Ok(())
+    }
+
+    /// Claims that follow the newest of ours, whatever became of their transactions.
+    pub(super) fn look_for_claims(&mut self, known: &[ClaimId]) -> Done {
+        let deadline = self.deadline();
+        let mut claims = vec![];
+        let uncommitted = self.control_reader(Isolation::Uncommitted)?;
+        uncommitted.scan(0, Until::End, deadline, &mut |record| {
+            if record.key == Claim::KEY.as_bytes() {
+                claims.push(record);
+            }
+        })?;
+        let committed = self.control_reader(Isolation::Committed)?;
+        let mut seen = vec![];
+        for record in &claims {
+            let claim = parse_claim(record)?;
+            if known.contains(&claim.claim) {
+                seen.clear();
+                continue;
+            }
+            let fate = match committed.fate(record.offset, deadline)? {
+                kafka::Fate::Undecided => Fate::Open,
+                kafka::Fate::Committed => Fate::Committed,
+                kafka::Fate::AbortedOrReplaced => Fate::Aborted,
+            };
+            seen.push(SeenClaim { instance: format!("{} on {}", claim.instance, claim.host), fate });
+        }
+        self.driver.event(Event::ClaimsAfter(seen));
+        Ok(())
+    }
+
+    /// The ends at which a bounded run stops; nothing for an unbounded one.
+    pub(super) fn ends(&mut self) -> Done<BTreeMap<(String, i32), NextOffset>> {
+        let partitions = self.source_partitions()?;
+        self.context.ends(|| {
+            let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
+            let mut ends = BTreeMap::new();
+            for (_, topic, partition) in partitions {
+                let end = reader.beginning_and_stable_end(&topic, partition, CALL)?.end;
+                ends.insert((topic, partition), NextOffset(end));
+            }
+            Ok(ends)
+        })
+    }
+
+    /// Every source topic as the cluster has it now.
+    fn source_topics(&mut self) -> Done<BTreeMap<String, TopicDescription>> {
+        let context = self.context.clone();
+        let admin = self.admin()?;
+        let mut topics = BTreeMap::new();
+        for topic in context.plan.sources.iter().flat_map(|source| &source.topics) {
+            let Some(description) = admin.describe_topic(topic, CALL)? else {
+                return Err(config(format!("topic `{topic}`, which the pipeline reads, does not exist")));
+            };
+            topics.insert(topic.clone(), description);
+        }
+        Ok(topics)
+    }
+
+    /// (source, topic, partition) of all that is to be read.
+    fn source_partitions(&mut self) -> Done<Vec<(String, String, i32)>> {
+        let topics = self.source_topics()?;
+        let mut partitions = vec![];
+        for source in &self.context.plan.sources {
+            for topic in &source.topics {
+                let count = topics.get(topic).map_or(0, |description| description.partitions);
+                partitions.extend((0..count).map(|partition| (source.name.clone(), topic.clone(), partition)));
+            }
+        }
+        Ok(partitions)
+    }
+
+    fn control_reader(&self, isolation: Isolation) -> Done<ControlReader> {
+        let context = &self.context;
+        let reader =
+            ControlReader::open(&context.connection, &context.group_id, &context.control_topic, SHARD as i32, isolation);
+        Ok(reader?)
+    }
+
+    /// Longer than a transaction: an older instance's may have to time out before the control partition moves on.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.context.transaction_timeout() + Duration::from_secs(30)
+    }
+}
+
+fn topic_id(topic: &TopicDescription) -> &str {
+    topic.id.as_deref().unwrap_or_default()
+}
+
+fn confirmed_epoch(bytes: &[u8]) -> Option<Epoch> {
+    let content: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    content.get("epoch")?.as_u64().map(Epoch)
+}
+
+fn parse(record: &kafka::ControlRecord) -> Done<Option<ControlRecord>> {
+    Ok(match record.key.as_slice() {
+        key if key == Claim::KEY.as_bytes() => Some(ControlRecord::Claim(parse_claim(record)?)),
+        key if key == Decision::KEY.as_bytes() => Some(ControlRecord::Decision(Box::new(parse_decision(record)?))),
+        _ => None,
+    })
+}
+
+fn parse_claim(record: &kafka::ControlRecord) -> Done<Claim> {
+    let claim: Claim = parse_json("claim", record)?;
+    check_version("claim", claim.version, record)?;
+    Ok(claim)
+}
+
+fn parse_decision(record: &kafka::ControlRecord) -> Done<Decision> {
+    let decision: Decision = parse_json("decision", record)?;
+    check_version("decision", decision.version, record)?;
+    Ok(decision)
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(what: &str, record: &kafka::ControlRecord) -> Done<T> {
+    serde_json::from_slice(&record.value).map_err(|error| {
+        Trouble::Refused(format!("the {what} at offset {} of the control topic cannot be read: {error}", record.offset))
+    })
+}
+
+fn check_version(what: &str, version: u32, record: &kafka::ControlRecord) -> Done {
+    if version == FORMAT_VERSION {
+        return Ok(());
+    }
+    Err(Trouble::Refused(format!(
+        "the {what} at offset {} of the control topic has format {version}; this program knows format {FORMAT_VERSION}",
+        record.offset
+    )))
+}

@@ -1,0 +1,128 @@
+//! What the threads of a run say to each other: one closed set for each receiver.
+
+use crossbeam_channel::Sender;
+use onceflow_engine::output::Output;
+use onceflow_engine::state::window_state::Partials;
+use onceflow_engine::worker::Frozen;
+use onceflow_protocol::coordinator::{Effect, Event, Failure};
+use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
+
+/// To the driver, from every thread of a run.
+pub enum ToDriver {
+    /// For the coordinator.
+    Event(Event),
+    /// The workers have begun; this is how they are reached. Comes before [`Event::WorkersStarted`].
+    Workers(Vec<Sender<ToWorker>>),
+}
+
+/// To a worker: from the driver, and from the other workers.
+pub enum ToWorker {
+    /// Stop at a batch boundary and report.
+    Barrier,
+    /// Hand your part of a window to its owners.
+    Fire {
+        /// Number of the windowed step.
+        step: usize,
+        /// End of the window, milliseconds.
+        end: i64,
+    },
+    /// Another worker's part of the window that fires, for the lanes that this one owns.
+    Partials {
+        /// The worker that it comes from.
+        from: usize,
+        /// Its part.
+        partials: Partials,
+    },
+    /// Purge, copy out what changed, close the epoch.
+    Freeze {
+        /// The epoch that ends.
+        epoch: Epoch,
+        /// New frontiers.
+        frontiers: Vec<Frontiers>,
+        /// Wait for [`ToWorker::Resume`].
+        hold: bool,
+    },
+    /// Go on.
+    Resume,
+    /// Write this pane whole at the next barrier, so that the segments go that hold little else.
+    Rewrite {
+        /// Number of the step's state.
+        state_id: u32,
+        /// Start of the pane, milliseconds.
+        pane: i64,
+    },
+}
+
+/// To the thread that owns the producer.
+pub enum ToSink {
+    /// `init_transactions`, then make a claim.
+    InitTransactions,
+    /// Commit the claim in a transaction of its own.
+    CommitClaim(Box<Claim>),
+    /// Commit start offsets.
+    CommitStart(Box<Decision>),
+    /// Workers begin: open the first transaction.
+    Begin,
+    /// Output of a worker, in order.
+    Output {
+        /// Which worker.
+        worker: usize,
+        /// Records.
+        output: Output,
+    },
+    /// A worker's output of the epoch is complete; what it sends after this belongs to the next.
+    Barrier {
+        /// Which worker.
+        worker: usize,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Produce the decision and commit.
+    Decide(Box<Decision>),
+    /// The commit is confirmed: open the next transaction and let out what was held.
+    Release,
+}
+
+/// To the thread that owns the checkpoint storage and the reader.
+pub enum ToKeeper {
+    /// An effect of the coordinator.
+    Effect(Effect),
+    /// A worker's changes at a barrier.
+    Frozen {
+        /// Which worker.
+        worker: usize,
+        /// Its changes.
+        frozen: Frozen,
+    },
+    /// The run is over: note the last commit, then end.
+    End,
+}
+
+/// Tells the driver about a failure; that nobody listens any more is no failure.
+pub fn fail(driver: &DriverSender, kind: ErrorKind, message: impl Into<String>) {
+    driver.event(Event::Failed(Failure { kind, message: message.into() }));
+}
+
+/// Reaches the driver from one run. What comes from an earlier run, left behind in a call that did not return, is dropped there.
+#[derive(Clone)]
+pub struct DriverSender {
+    run: u64,
+    sender: Sender<(u64, ToDriver)>,
+}
+
+impl DriverSender {
+    /// A sender for the threads of run `run`.
+    pub fn new(run: u64, sender: Sender<(u64, ToDriver)>) -> DriverSender {
+        DriverSender { run, sender }
+    }
+
+    /// Sends an event to the coordinator.
+    pub fn event(&self, event: Event) {
+        self.send(ToDriver::Event(event));
+    }
+
+    /// Sends to the driver; if it has gone, the process is ending.
+    pub fn send(&self, message: ToDriver) {
+        let _ = self.sender.send((self.run, message));
+    }
+}

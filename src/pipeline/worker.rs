@@ -1,0 +1,390 @@
+//! The worker thread: carries records from its partitions through the engine to the sink, and stands still at barriers.
+//!
+//! It never waits for a peer while it owes one something: it polls sources only while too little output is held and no barrier
+//! stands, and always drains its inbox first. Only while windows fire does it wait for room in the sink, which owes it nothing but
+//! to produce what belongs to the open transaction. So no deadlock can close.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use onceflow_engine::output::Output;
+use onceflow_engine::plan::Backend;
+use onceflow_engine::state::window_state::Partials;
+use onceflow_engine::worker::{Worker, WorkerError};
+use onceflow_protocol::coordinator::{BarrierReport, Event, FiredReport, FrozenReport, PartitionReport};
+use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock};
+
+use super::context::Context;
+use super::load::Load;
+use super::messages::{DriverSender, ToKeeper, ToSink, ToWorker, fail};
+use crate::kafka::PartitionQueue;
+
+/// Records taken from a partition at a time.
+const BATCH: usize = 4096;
+/// How long an idle worker waits on one of its partitions before it looks at the others.
+const IDLE: Duration = Duration::from_millis(5);
+/// How long it waits for its inbox when it must not poll.
+const STANDING: Duration = Duration::from_millis(20);
+
+/// A partition that this worker reads.
+pub struct Assigned {
+    /// Index into the run's positions.
+    pub index: usize,
+    /// Number of the source.
+    pub source: usize,
+    /// Its records.
+    pub queue: PartitionQueue,
+    /// Its place in time.
+    pub clock: PartitionClock,
+    /// Where a bounded run stops reading.
+    pub end: Option<NextOffset>,
+}
+
+impl Assigned {
+    fn is_finished(&self) -> bool {
+        self.end.is_some_and(|end| self.clock.next_offset() >= end)
+    }
+}
+
+/// Everything that a worker thread owns.
+pub struct WorkerThread {
+    /// Its number.
+    pub index: usize,
+    /// Shared settings.
+    pub context: Arc<Context>,
+    /// The pure part.
+    pub engine: Worker,
+    /// Its partitions.
+    pub partitions: Vec<Assigned>,
+    /// From the driver and from the other workers.
+    pub inbox: Receiver<ToWorker>,
+    /// All workers' inboxes, its own too.
+    pub peers: Vec<Sender<ToWorker>>,
+    /// To the sink.
+    pub sink: Sender<ToSink>,
+    /// To the keeper.
+    pub keeper: Sender<ToKeeper>,
+    /// To the driver.
+    pub driver: DriverSender,
+    /// Shared counters.
+    pub load: Arc<Load>,
+}
+
+enum Stop {
+    /// The run is over.
+    Over,
+    /// Something failed.
+    Failed(ErrorKind, String),
+}
+
+impl From<WorkerError> for Stop {
+    fn from(error: WorkerError) -> Stop {
+        Stop::Failed(error.kind, error.message)
+    }
+}
+
+type Step<T = ()> = Result<T, Stop>;
+
+/// What a worker does between two messages.
+struct Running {
+    thread: WorkerThread,
+    started: Instant,
+    /// At a barrier: sources are not polled.
+    standing: bool,
+    /// The partition to poll next.
+    turn: usize,
+    /// Parts of the window that fires, by worker.
+    parts: Vec<Option<Partials>>,
+    firing: Option<(usize, i64)>,
+    /// Asked for a barrier because of memory since the last one.
+    pressed: bool,
+    unfinished: usize,
+}
+
+impl WorkerThread {
+    /// Runs until the run is over.
+    pub fn run(self) {
+        let (driver, load) = (self.driver.clone(), self.load.clone());
+        let parts = self.peers.iter().map(|_| None).collect();
+        let unfinished = self.partitions.len();
+        let mut running = Running {
+            thread: self,
+            started: Instant::now(),
+            standing: false,
+            turn: 0,
+            parts,
+            firing: None,
+            pressed: false,
+            unfinished,
+        };
+        if let Err(Stop::Failed(kind, message)) = running.run()
+            && !load.is_cancelled()
+        {
+            fail(&driver, kind, message);
+        }
+    }
+}
+
+impl Running {
+    fn run(&mut self) -> Step {
+        self.note_finished();
+        loop {
+            if self.thread.load.is_cancelled() {
+                return Err(Stop::Over);
+            }
+            let message = if self.may_poll() {
+                match self.thread.inbox.try_recv() {
+                    Ok(message) => Some(message),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return Err(Stop::Over),
+                }
+            } else {
+                let since = self.now_ms();
+                let message = self.thread.inbox.recv_timeout(STANDING);
+                self.hold_clocks_back(self.now_ms() - since);
+                match message {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return Err(Stop::Over),
+                }
+            };
+            match message {
+                Some(message) => self.handle(message)?,
+                None => self.poll_sources()?,
+            }
+        }
+    }
+
+    fn may_poll(&self) -> bool {
+        let held = self.thread.load.held_bytes.load(Relaxed);
+        !self.standing && !self.thread.partitions.is_empty() && held < self.thread.context.held_limit
+    }
+
+    /// Takes a batch from each partition that has one; where none has, waits a little on one of them, in turn.
+    fn poll_sources(&mut self) -> Step {
+        let mut any = false;
+        for i in 0..self.thread.partitions.len() {
+            any |= self.poll_partition(i, Duration::ZERO)?;
+        }
+        if !any {
+            self.turn = (self.turn + 1) % self.thread.partitions.len();
+            self.poll_partition(self.turn, IDLE)?;
+        }
+        Ok(())
+    }
+
+    fn poll_partition(&mut self, i: usize, timeout: Duration) -> Step<bool> {
+        let now_ms = self.now_ms();
+        let thread = &mut self.thread;
+        let partition = &mut thread.partitions[i];
+        if partition.is_finished() {
+            if !timeout.is_zero() {
+                std::thread::sleep(timeout);
+            }
+            return Ok(false);
+        }
+        let fetched = partition.queue.poll(BATCH, timeout).map_err(|error| Stop::Failed(error.kind, error.to_string()))?;
+        let mut batch = fetched.batch;
+        if let Some(end) = partition.end {
+            batch.truncate_at(end.0);
+        }
+        let records = batch.len();
+        if records > 0 {
+            let mut output = Output::default();
+            let (topic, number) = (partition.queue.topic(), partition.queue.partition());
+            let processed = thread.engine.process(partition.source, topic, number, &batch, &mut output)?;
+            let next = NextOffset(batch.offset(records - 1) + 1);
+            partition.clock.advance(next, processed.max_event_time).map_err(went_back)?;
+            thread.load.records.fetch_add(records as u64, Relaxed);
+            thread.emit(output)?;
+        }
+        if let Some(position) = fetched.reached_end {
+            let position = thread.partitions[i].end.map_or(position, |end| position.min(end.0));
+            thread.partitions[i].clock.reached_end(NextOffset(position), now_ms).map_err(went_back)?;
+        }
+        if thread.partitions[i].is_finished() {
+            self.note_finished();
+        }
+        if records > 0 {
+            self.mind_memory()?;
+        }
+        Ok(records > 0)
+    }
+
+    fn note_finished(&mut self) {
+        let unfinished = self.thread.partitions.iter().filter(|partition| !partition.is_finished()).count();
+        self.thread.load.unfinished.fetch_sub(self.unfinished - unfinished, Relaxed);
+        self.unfinished = unfinished;
+    }
+
+    fn handle(&mut self, message: ToWorker) -> Step {
+        match message {
+            ToWorker::Barrier => self.barrier(),
+            ToWorker::Fire { step, end } => self.fire(step, end),
+            ToWorker::Partials { from, partials } => {
+                self.parts[from] = Some(partials);
+                self.merge_if_complete()
+            }
+            ToWorker::Freeze { epoch, frontiers, hold } => self.freeze(epoch, &frontiers, hold),
+            ToWorker::Rewrite { state_id, pane } => {
+                self.thread.engine.rewrite(state_id, pane);
+                Ok(())
+            }
+            ToWorker::Resume => {
+                self.standing = false;
+                self.relieve_memory()
+            }
+        }
+    }
+
+    fn barrier(&mut self) -> Step {
+        self.standing = true;
+        let now_ms = self.now_ms();
+        let partitions = self.thread.partitions.iter().map(|partition| PartitionReport {
+            partition: partition.index,
+            next_offset: partition.clock.next_offset(),
+            watermark: partition.clock.watermark(),
+            idle: partition.clock.is_idle(now_ms),
+            finished: partition.is_finished(),
+        });
+        let report = BarrierReport {
+            worker: self.thread.index,
+            partitions: partitions.collect(),
+            next_ends: self.next_ends(),
+            cold: self.thread.engine.has_cold(),
+        };
+        self.thread.driver.event(Event::AtBarrier(report));
+        Ok(())
+    }
+
+    fn next_ends(&self) -> Vec<Option<i64>> {
+        (0..self.thread.context.windowed.len()).map(|step| self.thread.engine.next_end(step)).collect()
+    }
+
+    fn fire(&mut self, step: usize, end: i64) -> Step {
+        self.firing = Some((step, end));
+        let parts = self.thread.engine.close(step, end)?;
+        for (owner, partials) in parts.into_iter().enumerate() {
+            if owner == self.thread.index {
+                self.parts[owner] = Some(partials);
+            } else {
+                // A peer that is gone took the run with it.
+                let message = ToWorker::Partials { from: self.thread.index, partials };
+                self.thread.peers[owner].send(message).map_err(|_| Stop::Over)?;
+            }
+        }
+        self.merge_if_complete()
+    }
+
+    fn merge_if_complete(&mut self) -> Step {
+        let Some((step, end)) = self.firing.filter(|_| self.parts.iter().all(Option::is_some)) else {
+            return Ok(());
+        };
+        self.firing = None;
+        let parts: Vec<Partials> = self.parts.iter_mut().filter_map(Option::take).collect();
+        let WorkerThread { engine, sink, load, context, index, .. } = &mut self.thread;
+        let mut output_bytes = 0;
+        engine.merge(step, end, parts, &mut |output| {
+            output_bytes += output.size_bytes() as u64;
+            while load.held_bytes.load(Relaxed) >= context.held_limit && !load.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            send_output(sink, load, *index, output);
+            Ok(())
+        })?;
+        let report = FiredReport { worker: self.thread.index, next_ends: self.next_ends(), output_bytes };
+        self.thread.driver.event(Event::Fired(report));
+        Ok(())
+    }
+
+    fn freeze(&mut self, epoch: Epoch, frontiers: &[Frontiers], hold: bool) -> Step {
+        let thread = &mut self.thread;
+        let worker = thread.index;
+        for (step, frontiers) in frontiers.iter().enumerate() {
+            thread.engine.advance(step, *frontiers)?;
+        }
+        if !thread.context.windowed.is_empty() {
+            let frozen = thread.engine.freeze();
+            thread.keeper.send(ToKeeper::Frozen { worker, frozen }).map_err(|_| Stop::Over)?;
+        }
+        thread.sink.send(ToSink::Barrier { worker, epoch }).map_err(|_| Stop::Over)?;
+        let counts = thread.engine.counts().total();
+        thread.driver.event(Event::Frozen(FrozenReport { worker, counts }));
+        self.pressed = false;
+        self.standing = hold;
+        if hold { Ok(()) } else { self.relieve_memory() }
+    }
+
+    /// Beyond its share a worker asks for a barrier, which may close windows; well beyond it, it does not wait for that.
+    fn mind_memory(&mut self) -> Step {
+        let used = self.thread.engine.memory_bytes();
+        let share = self.thread.context.table_share;
+        if used <= share {
+            return Ok(());
+        }
+        if !self.pressed {
+            self.pressed = true;
+            self.thread.load.pressure.store(true, Relaxed);
+        }
+        if used > share + share / 4 { self.relieve_memory() } else { Ok(()) }
+    }
+
+    /// Evicts the largest panes until the tables fit again.
+    fn relieve_memory(&mut self) -> Step {
+        let context = self.thread.context.clone();
+        if self.thread.engine.memory_bytes() <= context.table_share {
+            return Ok(());
+        }
+        if context.plan.state.backend == Backend::Memory {
+            return match self.thread.engine.memory_bytes() > context.memory_share {
+                false => Ok(()),
+                true => Err(Stop::Failed(
+                    ErrorKind::Config,
+                    format!(
+                        "state has outgrown `state.memory` ({} bytes): raise it, or use `state.backend: rocksdb`",
+                        context.plan.state.memory_bytes
+                    ),
+                )),
+            };
+        }
+        while self.thread.engine.memory_bytes() > context.table_share / 4 * 3 {
+            if self.thread.engine.evict_one(&mut || context.next_generation())? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_clocks_back(&mut self, for_ms: u64) {
+        for partition in &mut self.thread.partitions {
+            partition.clock.held_back(for_ms);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+impl WorkerThread {
+    fn emit(&self, output: Output) -> Step {
+        if !output.is_empty() {
+            send_output(&self.sink, &self.load, self.index, output);
+        }
+        Ok(())
+    }
+}
+
+fn send_output(sink: &Sender<ToSink>, load: &Load, worker: usize, output: Output) {
+    let bytes = output.size_bytes();
+    load.held_bytes.fetch_add(bytes, Relaxed);
+    load.output_bytes.fetch_add(bytes as u64, Relaxed);
+    // A sink that is gone took the run with it; the loop notices.
+    let _ = sink.send(ToSink::Output { worker, output });
+}
+
+fn went_back(error: onceflow_protocol::WentBack) -> Stop {
+    Stop::Failed(ErrorKind::Bug, format!("a partition went back from offset {} to {}", error.from, error.to))
+}

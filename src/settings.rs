@@ -1,0 +1,205 @@
+//! The daemon's own settings: built-in values, then a file (YAML), then the environment.
+//!
+//! A variable is `ONCEFLOW_` and the path of the setting, in capitals, with `__` between its parts: `ONCEFLOW_HTTP__LISTEN`,
+//! `ONCEFLOW_DEFAULTS__CHECKPOINT__STORAGE`. Unknown settings are refused. Variables that neither contain `__` nor name a
+//! setting are left alone: container platforms set such ones for any service of the same name (`ONCEFLOW_SERVICE_HOST`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+
+use crate::storage::check_component;
+
+/// Where the settings are looked for if nobody says otherwise; they need not be there.
+pub const DEFAULT_FILE: &str = "/etc/onceflow/onceflow.yaml";
+
+/// The settings, complete and checked.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// First part of every name that pipelines use in Kafka and in the checkpoint storage.
+    pub namespace: String,
+    /// The HTTP server.
+    pub http: Http,
+    /// Logs.
+    pub log: Log,
+    /// What pipelines get that do not say it themselves.
+    pub defaults: Defaults,
+}
+
+/// `http`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address and port; port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+/// `log`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The least severity that is written.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// `log.level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `defaults`: sections of a pipeline file, in the same form. They are checked together with the pipeline that uses them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "named like the sections")]
+pub struct Defaults {
+    pub kafka: Option<serde_json::Value>,
+    pub checkpoint: Option<serde_json::Value>,
+    pub state: Option<serde_json::Value>,
+    pub restart: Option<serde_json::Value>,
+}
+
+/// What is wrong with the settings, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("settings: {0}")]
+pub struct SettingsError(String);
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            namespace: "onceflow".to_owned(),
+            http: Http::default(),
+            log: Log::default(),
+            defaults: Defaults::default(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+impl Settings {
+    /// Reads the settings. `file` must exist; without one, [`DEFAULT_FILE`] is read if it does. `variables` is the environment.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Settings, SettingsError> {
+        let (path, required) = match file {
+            Some(file) => (file, true),
+            None => (Path::new(DEFAULT_FILE), false),
+        };
+        // Text settings stay text, also `0123`. Defaults are read by others, who tell a number from a text.
+        let (defaults, own): (HashMap<_, _>, HashMap<_, _>) = variables
+            .into_iter()
+            .filter(|(name, _)| names_a_setting(name))
+            .partition(|(name, _)| name.starts_with("ONCEFLOW_DEFAULTS__"));
+        let environment =
+            || Environment::with_prefix("ONCEFLOW").prefix_separator("_").separator("__").ignore_empty(true);
+        let settings: Settings = Config::builder()
+            .add_source(File::from(path).format(FileFormat::Yaml).required(required))
+            .add_source(environment().source(Some(own)))
+            .add_source(environment().source(Some(defaults)).try_parsing(true))
+            .build()
+            .and_then(Config::try_deserialize)
+            .map_err(|error| SettingsError(error.to_string()))?;
+        check_component(&settings.namespace)
+            .map_err(|what| SettingsError(format!("namespace `{}`: {what}", settings.namespace)))?;
+        Ok(settings)
+    }
+}
+
+fn names_a_setting(variable: &str) -> bool {
+    variable == "ONCEFLOW_NAMESPACE" || (variable.starts_with("ONCEFLOW_") && variable.contains("__"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(yaml: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), yaml).unwrap();
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        Settings::load(Some(file.path()), variables)
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        let settings = load("", &[("ONCEFLOW_SERVICE_HOST", "10.0.0.1"), ("PATH", "/bin")]).unwrap();
+        assert_eq!(settings, Settings::default());
+        assert_eq!(settings.namespace, "onceflow");
+        assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!((settings.log.level, settings.log.format), (LogLevel::Info, LogFormat::Text));
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let yaml = "namespace: staging\nhttp: {listen: 0.0.0.0:9000}\nlog: {level: warn}\n\
+                    defaults:\n  kafka: {bootstrap_servers: a:1, properties: {security.protocol: SSL}}\n  \
+                    checkpoint: {interval: 1s}\n";
+        let variables = [
+            ("ONCEFLOW_NAMESPACE", "0123"),
+            ("ONCEFLOW_LOG__FORMAT", "json"),
+            ("ONCEFLOW_HTTP__LISTEN", "[::1]:0"),
+            ("ONCEFLOW_DEFAULTS__CHECKPOINT__STORAGE", "file:///srv/Check"),
+            ("ONCEFLOW_DEFAULTS__CHECKPOINT__RETAINED", "5"),
+        ];
+        let settings = load(yaml, &variables).unwrap();
+        assert_eq!(settings.namespace, "0123");
+        assert_eq!(settings.http.listen.to_string(), "[::1]:0");
+        assert_eq!(settings.log, Log { level: LogLevel::Warn, format: LogFormat::Json });
+        assert_eq!(
+            settings.defaults.checkpoint,
+            Some(serde_json::json!({"interval": "1s", "storage": "file:///srv/Check", "retained": 5}))
+        );
+        assert_eq!(
+            settings.defaults.kafka,
+            Some(serde_json::json!({"bootstrap_servers": "a:1", "properties": {"security.protocol": "SSL"}}))
+        );
+    }
+
+    #[test]
+    fn mistakes_are_refused_by_name() {
+        for (yaml, variables, named) in [
+            ("htpp: {}", &[][..], "htpp"),
+            ("http: {listn: 127.0.0.1:1}", &[], "listn"),
+            ("http: {listen: here}", &[], "http.listen"),
+            ("log: {level: loud}", &[], "loud"),
+            ("defaults: {sources: {}}", &[], "sources"),
+            ("namespace: ../up", &[], "../up"),
+            ("", &[("ONCEFLOW_HTTP__LISTN", "127.0.0.1:1")], "listn"),
+            ("", &[("ONCEFLOW_LOG__LEVEL", "loud")], "loud"),
+        ] {
+            let error = load(yaml, variables).expect_err(yaml).to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        assert!(Settings::load(Some(Path::new("/nowhere/onceflow.yaml")), []).is_err());
+    }
+}
