@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::storage::check_component;
 
@@ -73,13 +73,17 @@ pub enum LogFormat {
 }
 
 /// `defaults`: sections of a pipeline file, in the same form. They are checked together with the pipeline that uses them.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "named like the sections")]
 pub struct Defaults {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<serde_json::Value>,
 }
 

@@ -82,6 +82,15 @@ impl KafkaError {
         }
     }
 
+    /// Lets pass, with a line in the log, what librdkafka repairs by itself.
+    pub(super) fn unless_repaired(self) -> Result<()> {
+        if self.kind == ErrorKind::Retry {
+            tracing::debug!(error = %self, "the Kafka client will try again");
+            return Ok(());
+        }
+        Err(self)
+    }
+
     /// The same error with another consequence, where the call and not the code decides.
     pub(super) fn with_kind(self, kind: ErrorKind) -> Self {
         Self { kind, ..self }

@@ -15,7 +15,7 @@
 //!
 //! TransactionalProducer::create(&connection, &ProducerSettings::new(id, transaction_timeout, &[TopicLimits]))
 //!   ::init_transactions(timeout)  ::begin()  ::topic(name) -> TopicRef  ::send(&OutRecord) -> SendError::QueueFull
-//!   ::poll(timeout)  ::flush(timeout)  ::commit(timeout)  ::outgoing()  ::abandon(self)
+//!   ::poll(timeout)  ::flush(timeout)  ::commit(timeout)  ::abandon(self)
 //!
 //! Admin::open(&connection)
 //!   ::cluster_id  ::brokers  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout

@@ -4,9 +4,9 @@
 //!
 //! Traps behind the defaults:
 //! - `fetch.queue.backoff.ms` (1000 by default) stops a partition for a second whenever its queue is full.
-//! - `batch.size` is compared with nothing by librdkafka, but the broker compares the *batch* with the topic's
-//!   `max.message.bytes`: with 500,000 bytes to a topic that allows 100,000, every record is refused although
-//!   each is small. So the smallest limit among the sinks' topics bounds it.
+//! - The broker compares the *batch* with the topic's `max.message.bytes`, and librdkafka never splits a batch:
+//!   thousands of tiny records to a topic that allows 2,000 bytes were all refused (tried). So the smallest limit
+//!   among the sinks' topics bounds `batch.size`.
 //! - With split queues `queued.max.messages.kbytes` counts per partition, not per consumer.
 
 use std::collections::BTreeMap;
@@ -108,11 +108,6 @@ impl Connection {
         Ok(Self { bootstrap_servers: bootstrap_servers.into(), properties: properties.clone() })
     }
 
-    /// The brokers to ask first, as the user wrote them.
-    pub fn bootstrap_servers(&self) -> &str {
-        &self.bootstrap_servers
-    }
-
     /// Defaults, then the user's.
     fn base(&self, defaults: &[(&str, &str)]) -> Conf {
         let common = [
@@ -138,10 +133,11 @@ impl Connection {
 
     /// For a consumer with assigned partitions. The group is never joined: it only names the offsets that are
     /// committed for lag tools.
-    pub(super) fn consumer(&self, group_id: &str, isolation: Isolation) -> Conf {
+    /// An end of partition is noticed by a fetch that waited `fetch_wait` and brought nothing.
+    pub(super) fn consumer(&self, group_id: &str, isolation: Isolation, fetch_wait: Duration) -> Conf {
         let mut conf = self.base(&[
             ("fetch.queue.backoff.ms", "5"),
-            ("fetch.wait.max.ms", "100"),
+            ("fetch.wait.max.ms", &fetch_wait.as_millis().to_string()),
             ("fetch.error.backoff.ms", "100"),
             ("queued.min.messages", "50000"),
             ("queued.max.messages.kbytes", "16384"),
@@ -163,18 +159,20 @@ impl Connection {
 
     /// For the transactional producer.
     pub(super) fn producer(&self, settings: &ProducerSettings) -> Conf {
-        // Room for the batch's own overhead below the smallest limit; librdkafka adds one record more than
-        // fits only to an empty batch.
-        let batch = settings.smallest_limit.saturating_sub(1_000).clamp(1, 500_000).to_string();
-        let largest = settings.largest_limit.clamp(1_000, 1_000_000_000).to_string();
+        // Below the smallest limit with room for the batch's framing. A user may want smaller batches, not larger.
+        let bound = settings.smallest_limit.saturating_sub(1_000).clamp(1, i32::MAX.unsigned_abs().into());
         let mut conf = self.base(&[
             ("linger.ms", "20"),
-            ("batch.size", &batch),
-            ("message.max.bytes", &largest),
+            ("batch.size", "500000"),
             ("compression.codec", "lz4"),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "131072"),
         ]);
+        if conf.get("batch.size").and_then(|size| size.parse().ok()).is_some_and(|size: u64| size > bound) {
+            conf.set("batch.size", bound.to_string());
+        }
+        let largest = settings.largest_limit.clamp(1_000, 1_000_000_000);
+        conf.set("message.max.bytes", largest.to_string());
         conf.set("transactional.id", &settings.transactional_id);
         conf.set("transaction.timeout.ms", settings.transaction_timeout.as_millis().to_string());
         conf.set("enable.idempotence", "true");
@@ -207,7 +205,8 @@ mod tests {
     #[test]
     fn every_client_can_be_built() {
         let connection = Connection::new("localhost:1", &BTreeMap::new()).unwrap();
-        Client::new(Role::Consumer, &connection.consumer("group", Isolation::Committed)).unwrap();
+        let consumer = connection.consumer("group", Isolation::Committed, Duration::from_millis(100));
+        Client::new(Role::Consumer, &consumer).unwrap();
         Client::new(Role::Producer, &connection.producer(&settings())).unwrap();
         Client::new(Role::Producer, &connection.admin()).unwrap();
     }
@@ -261,8 +260,14 @@ mod tests {
             .map(|bytes| TopicLimits { max_message_bytes: bytes, ..TopicLimits::unlimited("t") })
             .into();
         let settings = ProducerSettings::new("id", Duration::from_secs(60), &topics);
+        let batch = |wanted: &[(&str, &str)]| {
+            let conf = Connection::new("x:1", &properties(wanted)).unwrap().producer(&settings);
+            conf.get("batch.size").unwrap().to_owned()
+        };
+        assert_eq!(batch(&[]), "99000");
+        assert_eq!(batch(&[("batch.size", "200000")]), "99000");
+        assert_eq!(batch(&[("batch.size", "5000")]), "5000");
         let conf = Connection::new("x:1", &BTreeMap::new()).unwrap().producer(&settings);
-        assert_eq!(conf.get("batch.size"), Some("99000"));
         assert_eq!(conf.get("message.max.bytes"), Some("2000000"));
     }
 

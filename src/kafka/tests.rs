@@ -161,6 +161,7 @@ fn a_second_producer_fences_the_first() {
     let error = first.commit(LIMIT).unwrap_err();
     assert_eq!(error.kind, ErrorKind::OutcomeUnknown, "{error}");
     assert_eq!(error.code, Some(Code::Fenced), "{error}");
+    assert_eq!(first.poll(Duration::ZERO).unwrap_err().kind, ErrorKind::Fenced);
     let error = first.begin().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
     match first.send(&record(out, "k", "too late")) {
@@ -169,6 +170,23 @@ fn a_second_producer_fences_the_first() {
     }
     let (_reader, mut queue) = cluster.open(&topic, 0);
     assert_eq!(read_to(&mut queue, 4), [(2, "of the second".to_owned())]);
+}
+
+#[test]
+fn a_fenced_producer_learns_it_while_it_sends() {
+    let Some(cluster) = cluster("sending") else { return };
+    let topic = cluster.topic("t", 1, &[]);
+    let mut first = cluster.producer();
+    let out = first.topic(&topic).unwrap();
+    first.begin().unwrap();
+    first.send(&record(out, "k", "before")).unwrap();
+    first.flush(LIMIT).unwrap();
+    let _second = cluster.producer();
+    first.send(&record(out, "k", "after")).unwrap();
+    let error = first.flush(LIMIT).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
+    let error = first.commit(LIMIT).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
 }
 
 #[test]

@@ -109,6 +109,18 @@ impl TopicLimits {
         })
     }
 
+    /// The same for the engine, at this instant (milliseconds since 1970). Sizes leave room for a record's framing and for as
+    /// many headers as a dead letter has.
+    pub fn at(&self, now: i64) -> onceflow_engine::worker::TopicLimits {
+        const FRAMING: u64 = BATCH_OVERHEAD + RECORD_OVERHEAD + 32 * HEADER_OVERHEAD;
+        let margin = |limit: u64| i64::try_from(within(limit)).unwrap_or(i64::MAX);
+        let first = self.before_max_ms.map_or(1, |limit| now.saturating_sub(margin(limit)).max(1));
+        let last = self.after_max_ms.map_or(i64::MAX, |limit| now.saturating_add(margin(limit)));
+        let max_record_bytes =
+            usize::try_from(self.max_message_bytes.saturating_sub(FRAMING)).unwrap_or(usize::MAX);
+        onceflow_engine::worker::TopicLimits { max_record_bytes, timestamps: first..=last }
+    }
+
     /// The limits of a topic about which nothing is known, for lack of permission: Kafka's default size.
     pub fn unlimited(topic: &str) -> Self {
         Self {

@@ -6,14 +6,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use onceflow_protocol::coordinator::{Coordinator, Effect, Event, Failure, Outcome, Phase};
 use onceflow_protocol::ErrorKind;
+use onceflow_protocol::coordinator::{Coordinator, Effect, Event, Outcome, Phase};
 
 use super::context::Context;
 use super::keeper::Keeper;
 use super::kill_point::KillPoint;
 use super::load::Load;
-use super::messages::{DriverSender, ToDriver, ToKeeper, ToSink, ToWorker};
+use super::messages::{DriverSender, ToDriver, ToKeeper, ToSink, ToWorker, fail};
 use super::sink::Sink;
 use super::status::Status;
 use super::story;
@@ -44,7 +44,7 @@ struct Run {
 pub struct Driver {
     context: Arc<Context>,
     coordinator: Coordinator,
-    status: Arc<Status>,
+    status: Status,
     requests: Receiver<Request>,
     inbox: Receiver<(u64, ToDriver)>,
     outbox: Sender<(u64, ToDriver)>,
@@ -58,7 +58,7 @@ pub struct Driver {
 
 impl Driver {
     /// A driver for a pipeline that has not begun.
-    pub fn new(context: Arc<Context>, status: Arc<Status>, requests: Receiver<Request>) -> Driver {
+    pub fn new(context: Arc<Context>, status: Status, requests: Receiver<Request>) -> Driver {
         let (outbox, inbox) = unbounded();
         let now = Instant::now();
         Driver {
@@ -91,16 +91,19 @@ impl Driver {
                 continue;
             }
             match self.inbox.recv_timeout(TICK) {
-                Ok((run, message)) if self.run.as_ref().is_some_and(|current| current.number == run) => match message {
-                    ToDriver::Event(event) => self.handle(event),
-                    ToDriver::Workers(workers) => self.set_workers(workers),
-                },
+                Ok((run, message)) if self.run.as_ref().is_some_and(|current| current.number == run) => {
+                    match message {
+                        ToDriver::Event(event) => self.handle(event),
+                        ToDriver::Workers(workers) => self.set_workers(workers),
+                    }
+                }
                 // Left behind by an earlier run.
                 Ok(_) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             if self.ticked.elapsed() >= TICK {
                 self.ticked = Instant::now();
                 let load = self.run.as_ref().map(|run| run.load.read()).unwrap_or_default();
+                self.story.ticks(self.run.as_ref().map(|run| &*run.load));
                 self.handle(Event::Tick(load));
             }
         }
@@ -113,16 +116,17 @@ impl Driver {
             Event::Durable { .. } => KillPoint::AfterSnapshot.pass(),
             _ => {}
         }
-        self.story.heard(&event, &self.coordinator);
+        self.story.hears(&event, &self.coordinator);
         let before = self.coordinator.phase();
         let now_ms = self.began.elapsed().as_millis() as u64;
         let effects = self.coordinator.handle(now_ms, event);
         for effect in effects {
+            self.story.asks(&effect, self.run.as_ref().map(|run| &*run.load));
             self.perform(effect);
         }
         let phase = self.coordinator.phase();
         if phase != before {
-            self.story.entered(phase, &self.coordinator);
+            self.story.entered(phase, before, &self.coordinator);
             self.status.entered(phase, self.coordinator.fenced_by());
         }
     }
@@ -167,29 +171,29 @@ impl Driver {
     fn start_run(&mut self) -> Option<Run> {
         self.runs += 1;
         let driver = DriverSender::new(self.runs, self.outbox.clone());
-        let load = Arc::new(Load::default());
+        let load = Arc::new(Load::new(self.context.plan.sinks.len()));
         let (sink, sink_inbox) = unbounded();
         let (keeper, keeper_inbox) = unbounded();
         let workers = self.context.settings.workers;
         let sink_thread = Sink::new(self.context.clone(), driver.clone(), load.clone(), sink_inbox, workers);
         let keeper_thread = Keeper::new(
             self.context.clone(),
-            self.status.clone(),
             driver.clone(),
             load.clone(),
             keeper_inbox,
             keeper.clone(),
             sink.clone(),
         );
-        let threads = [spawn("sink", move || sink_thread.run()), spawn("keeper", move || keeper_thread.run())];
+        let threads = [
+            spawn("sink", &driver, move || sink_thread.run()),
+            spawn("keeper", &driver, move || keeper_thread.run()),
+        ];
         let mut run = Run { number: self.runs, load, sink, keeper, workers: vec![], threads: vec![] };
         for thread in threads {
             match thread {
                 Ok(thread) => run.threads.push(thread),
                 Err(error) => {
-                    let failure =
-                        Failure { kind: ErrorKind::Retry, message: format!("no thread could be started: {error}") };
-                    driver.event(Event::Failed(failure));
+                    fail(&driver, ErrorKind::Retry, format!("no thread could be started: {error}"));
                 }
             }
         }
@@ -231,7 +235,17 @@ impl Run {
     }
 }
 
-/// A named thread.
-pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_string()).spawn(body)
+/// A named thread of a run. Should it panic, which only a broken invariant of ours makes it do, the pipeline is stopped; others
+/// go on.
+pub fn spawn(
+    name: &str,
+    driver: &DriverSender,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let (thread, driver) = (name.to_string(), driver.clone());
+    std::thread::Builder::new().name(name.to_string()).spawn(move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+            fail(&driver, ErrorKind::Bug, format!("a broken invariant stopped thread {thread}"));
+        }
+    })
 }

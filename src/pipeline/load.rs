@@ -20,14 +20,32 @@ pub struct Load {
     pub pressure: AtomicBool,
     /// Partitions that have not reached the end of a bounded run.
     pub unfinished: AtomicUsize,
+    /// Records that the workers wrote to each sink in the epoch that is being committed.
+    sink_records: Vec<AtomicU64>,
 }
 
 impl Load {
-    /// Counters of a run over `partitions` partitions.
-    pub fn new(partitions: usize) -> Load {
-        let load = Load::default();
-        load.unfinished.store(partitions, Relaxed);
-        load
+    /// Counters of a run of a pipeline with so many sinks. Until its workers start, a run is not finished.
+    pub fn new(sinks: usize) -> Load {
+        let sink_records = (0..sinks).map(|_| AtomicU64::new(0)).collect();
+        Load { unfinished: AtomicUsize::new(usize::MAX), sink_records, ..Load::default() }
+    }
+
+    /// A worker wrote records to a sink in the epoch that it closes.
+    pub fn add_sink_records(&self, sink: usize, records: u64) {
+        if let Some(counter) = self.sink_records.get(sink) {
+            counter.fetch_add(records, Relaxed);
+        }
+    }
+
+    /// Records by sink of the epoch that was committed.
+    pub fn take_sink_records(&self) -> impl Iterator<Item = u64> {
+        self.sink_records.iter().map(|counter| counter.swap(0, Relaxed))
+    }
+
+    /// Bytes of output that wait.
+    pub fn held(&self) -> usize {
+        self.held_bytes.load(Relaxed)
     }
 
     /// Whether the run is over.

@@ -3,7 +3,7 @@
 use crossbeam_channel::Sender;
 use onceflow_engine::output::Output;
 use onceflow_engine::state::window_state::Partials;
-use onceflow_engine::worker::Frozen;
+use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
 
@@ -92,7 +92,7 @@ pub enum ToKeeper {
         /// Which worker.
         worker: usize,
         /// Its changes.
-        frozen: Frozen,
+        frozen: Vec<FrozenStep>,
     },
     /// The run is over: note the last commit, then end.
     End,

@@ -13,14 +13,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use onceflow_engine::output::Output;
 use onceflow_protocol::coordinator::Event;
-use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind};
+use onceflow_protocol::{Claim, Decision, Epoch};
 
 use super::context::{Context, SHARD, wall_clock_ms};
 use super::kill_point::KillPoint;
 use super::load::Load;
 use super::messages::{DriverSender, ToSink, fail};
 use crate::kafka::{
-    Admin, KafkaError, OutRecord, ProducerSettings, Refusal, SendError, TopicLimits, TopicRef, TransactionalProducer,
+    Admin, KafkaError, OutRecord, ProducerSettings, SendError, TopicRef, TransactionalProducer,
 };
 
 /// How long the thread sleeps when there is nothing to do; the producer is polled at least this often.
@@ -37,7 +37,6 @@ pub struct Sink {
     producer: Option<TransactionalProducer>,
     /// The plan's output topics, then the control topic.
     topics: Vec<TopicRef>,
-    limits: Vec<TopicLimits>,
     /// Workers that have reached the barrier of the open epoch, in their order.
     at_barrier: Vec<bool>,
     /// What arrived behind a worker's barrier.
@@ -54,7 +53,7 @@ impl Sink {
         workers: usize,
     ) -> Sink {
         let (at_barrier, held) = (vec![false; workers], VecDeque::new());
-        Sink { context, driver, load, inbox, producer: None, topics: vec![], limits: vec![], at_barrier, held }
+        Sink { context, driver, load, inbox, producer: None, topics: vec![], at_barrier, held }
     }
 
     /// Runs until the run is over.
@@ -65,7 +64,9 @@ impl Sink {
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let result = result.and_then(|()| self.producer.as_mut().map_or(Ok(()), |producer| producer.poll(Duration::ZERO)));
+            let result = result.and_then(|()| {
+                self.producer.as_mut().map_or(Ok(()), |producer| producer.poll(Duration::ZERO))
+            });
             if let Err(error) = result {
                 fail(&self.driver, error.kind, error.to_string());
                 break;
@@ -97,9 +98,10 @@ impl Sink {
         let context = self.context.clone();
         let admin = Admin::open(&context.connection)?;
         let topics = [&context.plan.output_topics[..], std::slice::from_ref(&context.control_topic)].concat();
-        self.limits = topics.iter().map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
+        let limits: Vec<_> =
+            topics.iter().map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
         let settings =
-            ProducerSettings::new(&context.transactional_id, context.transaction_timeout(), &self.limits);
+            ProducerSettings::new(&context.transactional_id, context.transaction_timeout(), &limits);
         let mut producer = TransactionalProducer::create(&context.connection, &settings)?;
         producer.init_transactions(context.transaction_timeout() + CALL)?;
         self.topics = topics.iter().map(|topic| producer.topic(topic)).collect::<Result<_, _>>()?;
@@ -135,19 +137,12 @@ impl Sink {
 
     fn produce(&mut self, output: Output) -> Result<(), KafkaError> {
         let bytes = output.size_bytes();
-        let now_ms = wall_clock_ms();
         let producer = self.producer.as_mut().ok_or_else(no_producer)?;
         let mut headers = Vec::new();
         for record in output.records() {
             headers.clear();
             headers.extend(record.headers());
-            let limits = &self.limits[record.topic()];
-            let header_bytes = headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
             let (key, value) = (record.key(), record.value());
-            let value_bytes = value.map_or(0, <[u8]>::len);
-            limits
-                .check(key, value_bytes, headers.len(), header_bytes, record.timestamp(), now_ms)
-                .map_err(|refusal| refused(&limits.topic, &refusal))?;
             let timestamp = record.timestamp();
             let topic = self.topics[record.topic()];
             let record = OutRecord { topic, partition: None, key, value, timestamp, headers: &headers };
@@ -217,16 +212,6 @@ fn send(producer: &mut TransactionalProducer, load: &Load, record: &OutRecord<'_
             Err(SendError::Failed(error)) => return Err(error),
             Ok(()) => return Ok(()),
         }
-    }
-}
-
-/// What the broker would refuse is refused before it can fail the transaction over and over.
-fn refused(topic: &str, refusal: &Refusal) -> KafkaError {
-    KafkaError {
-        kind: ErrorKind::Data,
-        what: format!("produce to topic {topic}"),
-        code: None,
-        message: refusal.to_string(),
     }
 }
 

@@ -16,10 +16,11 @@ use onceflow_engine::worker::{Worker, WorkerError};
 use onceflow_protocol::coordinator::{BarrierReport, Event, FiredReport, FrozenReport, PartitionReport};
 use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock};
 
-use super::context::Context;
+use super::context::{Context, wall_clock_ms};
 use super::load::Load;
 use super::messages::{DriverSender, ToKeeper, ToSink, ToWorker, fail};
-use crate::kafka::PartitionQueue;
+use super::meter::Meter;
+use crate::kafka::{PartitionQueue, TopicLimits};
 
 /// Records taken from a partition at a time.
 const BATCH: usize = 4096;
@@ -70,6 +71,10 @@ pub struct WorkerThread {
     pub driver: DriverSender,
     /// Shared counters.
     pub load: Arc<Load>,
+    /// Numbers of the windowed steps' state, in the plan's order.
+    pub state_ids: Vec<u32>,
+    /// What the output topics accept, in the plan's order.
+    pub limits: Vec<TopicLimits>,
 }
 
 enum Stop {
@@ -101,6 +106,9 @@ struct Running {
     /// Asked for a barrier because of memory since the last one.
     pressed: bool,
     unfinished: usize,
+    /// By windowed step, how far windows have fired in the pass under way.
+    fired: Vec<i64>,
+    meter: Meter,
 }
 
 impl WorkerThread {
@@ -109,6 +117,7 @@ impl WorkerThread {
         let (driver, load) = (self.driver.clone(), self.load.clone());
         let parts = self.peers.iter().map(|_| None).collect();
         let unfinished = self.partitions.len();
+        let meter = Meter::new(&self.context, &self.partitions);
         let mut running = Running {
             thread: self,
             started: Instant::now(),
@@ -118,6 +127,8 @@ impl WorkerThread {
             firing: None,
             pressed: false,
             unfinished,
+            fired: vec![],
+            meter,
         };
         if let Err(Stop::Failed(kind, message)) = running.run()
             && !load.is_cancelled()
@@ -130,6 +141,7 @@ impl WorkerThread {
 impl Running {
     fn run(&mut self) -> Step {
         self.note_finished();
+        self.thread.refresh_limits();
         loop {
             if self.thread.load.is_cancelled() {
                 return Err(Stop::Over);
@@ -185,7 +197,10 @@ impl Running {
             }
             return Ok(false);
         }
-        let fetched = partition.queue.poll(BATCH, timeout).map_err(|error| Stop::Failed(error.kind, error.to_string()))?;
+        let fetched = partition
+            .queue
+            .poll(BATCH, timeout)
+            .map_err(|error| Stop::Failed(error.kind, error.to_string()))?;
         let mut batch = fetched.batch;
         if let Some(end) = partition.end {
             batch.truncate_at(end.0);
@@ -197,6 +212,7 @@ impl Running {
             let processed = thread.engine.process(partition.source, topic, number, &batch, &mut output)?;
             let next = NextOffset(batch.offset(records - 1) + 1);
             partition.clock.advance(next, processed.max_event_time).map_err(went_back)?;
+            self.meter.records(i, records, (0..records).map(|record| batch.size(record)).sum());
             thread.load.records.fetch_add(records as u64, Relaxed);
             thread.emit(output)?;
         }
@@ -229,8 +245,8 @@ impl Running {
             }
             ToWorker::Freeze { epoch, frontiers, hold } => self.freeze(epoch, &frontiers, hold),
             ToWorker::Rewrite { state_id, pane } => {
-                self.thread.engine.rewrite(state_id, pane);
-                Ok(())
+                let step = self.thread.state_ids.iter().position(|id| *id == state_id);
+                Ok(step.map_or(Ok(()), |step| self.thread.engine.rewrite(step, pane))?)
             }
             ToWorker::Resume => {
                 self.standing = false;
@@ -242,6 +258,10 @@ impl Running {
     fn barrier(&mut self) -> Step {
         self.standing = true;
         let now_ms = self.now_ms();
+        let windows = 0..self.thread.engine.windows();
+        self.fired = windows
+            .map(|step| self.thread.engine.frontiers(step).map(|at| at.fired))
+            .collect::<Result<_, _>>()?;
         let partitions = self.thread.partitions.iter().map(|partition| PartitionReport {
             partition: partition.index,
             next_offset: partition.clock.next_offset(),
@@ -252,15 +272,17 @@ impl Running {
         let report = BarrierReport {
             worker: self.thread.index,
             partitions: partitions.collect(),
-            next_ends: self.next_ends(),
+            next_ends: self.next_ends()?,
             cold: self.thread.engine.has_cold(),
         };
         self.thread.driver.event(Event::AtBarrier(report));
         Ok(())
     }
 
-    fn next_ends(&self) -> Vec<Option<i64>> {
-        (0..self.thread.context.windowed.len()).map(|step| self.thread.engine.next_end(step)).collect()
+    fn next_ends(&self) -> Step<Vec<Option<i64>>> {
+        let fired = self.fired.iter().enumerate();
+        let ends = fired.map(|(step, fired)| self.thread.engine.next_end_after(step, *fired));
+        Ok(ends.collect::<Result<_, _>>()?)
     }
 
     fn fire(&mut self, step: usize, end: i64) -> Step {
@@ -286,7 +308,7 @@ impl Running {
         let parts: Vec<Partials> = self.parts.iter_mut().filter_map(Option::take).collect();
         let WorkerThread { engine, sink, load, context, index, .. } = &mut self.thread;
         let mut output_bytes = 0;
-        engine.merge(step, end, parts, &mut |output| {
+        engine.merge(step, end, &parts, &mut |output| {
             output_bytes += output.size_bytes() as u64;
             while load.held_bytes.load(Relaxed) >= context.held_limit && !load.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(1));
@@ -294,7 +316,8 @@ impl Running {
             send_output(sink, load, *index, output);
             Ok(())
         })?;
-        let report = FiredReport { worker: self.thread.index, next_ends: self.next_ends(), output_bytes };
+        self.fired[step] = end;
+        let report = FiredReport { worker: self.thread.index, next_ends: self.next_ends()?, output_bytes };
         self.thread.driver.event(Event::Fired(report));
         Ok(())
     }
@@ -306,12 +329,14 @@ impl Running {
             thread.engine.advance(step, *frontiers)?;
         }
         if !thread.context.windowed.is_empty() {
-            let frozen = thread.engine.freeze();
+            let frozen = thread.engine.freeze()?;
             thread.keeper.send(ToKeeper::Frozen { worker, frozen }).map_err(|_| Stop::Over)?;
         }
         thread.sink.send(ToSink::Barrier { worker, epoch }).map_err(|_| Stop::Over)?;
-        let counts = thread.engine.counts().total();
+        self.meter.report(thread);
+        let counts = protocol_counts(&thread.engine.counts().total);
         thread.driver.event(Event::Frozen(FrozenReport { worker, counts }));
+        thread.refresh_limits();
         self.pressed = false;
         self.standing = hold;
         if hold { Ok(()) } else { self.relieve_memory() }
@@ -369,6 +394,14 @@ impl Running {
 }
 
 impl WorkerThread {
+    /// What the topics accept moves on with the present; what lies beyond it follows `on_error`.
+    fn refresh_limits(&mut self) {
+        let now_ms = wall_clock_ms();
+        for (topic, limits) in self.limits.iter().enumerate() {
+            self.engine.set_limits(topic, limits.at(now_ms));
+        }
+    }
+
     fn emit(&self, output: Output) -> Step {
         if !output.is_empty() {
             send_output(&self.sink, &self.load, self.index, output);
@@ -387,4 +420,16 @@ fn send_output(sink: &Sender<ToSink>, load: &Load, worker: usize, output: Output
 
 fn went_back(error: onceflow_protocol::WentBack) -> Stop {
     Stop::Failed(ErrorKind::Bug, format!("a partition went back from offset {} to {}", error.from, error.to))
+}
+
+fn protocol_counts(counts: &onceflow_engine::worker::Counts) -> onceflow_protocol::Counts {
+    onceflow_protocol::Counts {
+        read: counts.records_in,
+        used: counts.used,
+        filtered: counts.filtered,
+        late: counts.late,
+        dead: counts.dead,
+        dropped: counts.dropped,
+        out: counts.out,
+    }
 }

@@ -37,9 +37,6 @@ pub(in crate::kafka) struct AdminQueue {
     client: Arc<Client>,
 }
 
-// SAFETY: librdkafka's queues are thread-safe.
-unsafe impl Send for AdminQueue {}
-
 /// Options of a request; destroyed at the end of the call.
 struct Options(NonNull<sys::rd_kafka_AdminOptions_t>);
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceflow_protocol::ErrorKind;
 use rdkafka_sys as sys;
@@ -34,7 +34,7 @@ const KEPT_ERRORS: usize = 16;
 struct Events {
     errors: VecDeque<KafkaError>,
     /// The newest client error's text: the reason behind a later, bare time-out.
-    last: Option<String>,
+    last: Option<(Instant, String)>,
     failed_delivery: Option<KafkaError>,
 }
 
@@ -106,9 +106,11 @@ impl Client {
         self.events().errors.drain(..).collect()
     }
 
-    /// The newest client error that names a cause: the reason behind a bare time-out.
+    /// The newest client error that names a cause, with its age: often the reason behind a bare time-out.
     pub fn last_trouble(&self) -> Option<String> {
-        self.events().last.clone()
+        let events = self.events();
+        let (at, message) = events.last.as_ref()?;
+        Some(format!("{message} ({} s ago)", at.elapsed().as_secs()))
     }
 
     /// The first failed delivery of this client, but a record that was refused for its own sake goes before
@@ -306,7 +308,7 @@ unsafe extern "C" fn on_error(
     };
     // "All brokers are down" only sums up what was said about each of them.
     if error.code != Some(Code::AllBrokersDown) || events.last.is_none() {
-        events.last = Some(error.message.clone());
+        events.last = Some((Instant::now(), error.message.clone()));
     }
     if events.errors.len() == KEPT_ERRORS {
         events.errors.pop_front();
@@ -338,11 +340,12 @@ unsafe extern "C" fn on_delivery(
         (code, what, text(sys::rd_kafka_message_produce_errstr(message)), events_of(opaque))
     };
     let error = match (code_of(code), fatal_cause(rk)) {
-        (Code::Fatal, Some((cause, message))) => {
+        // Records fail in several ways once the client is unusable; the cause says more.
+        (_, Some((cause, message))) => {
             KafkaError::from_flags(what, cause, Flags { fatal: true, ..Flags::default() }, message)
         }
         // The message was given up after the client's own retries: nothing of this transaction can be saved.
-        (code, _) => {
+        (code, None) => {
             KafkaError::from_flags(what, code, Flags { requires_abort: true, ..Flags::default() }, reason)
         }
     };

@@ -1,8 +1,8 @@
 //! librdkafka behind safe types: the only place of the daemon with `unsafe` code.
 //!
-//! The crate's own high-level clients are not used. They cost a system call's worth of work per record where
-//! the batch call costs a fifth (measured), have no DescribeTopics, hand out no topic handles, and serve
-//! delivery reports in a way in which a flush inside `commit_transaction` can starve.
+//! The safe clients of the `rdkafka` crate are not used. Their `poll` costs more than twice the CPU per record
+//! of the batch call (measured: 0.96 against 0.40 µs), they have no DescribeTopics and no topic handles for
+//! sending, and they take delivery reports as events, which nobody serves while `commit_transaction` flushes.
 //!
 //! Each file owns one kind of foreign object and keeps three promises, on which every `SAFETY` comment here
 //! rests:

@@ -3,11 +3,11 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka_sys as sys;
 
-use super::super::errors::{KafkaError, Result};
+use super::super::errors::{Code, KafkaError, Result, code_of};
 use super::client::Client;
 use super::{c_string, millis, raw, text};
 
@@ -177,6 +177,9 @@ fn length(what: &str, len: usize) -> Result<isize> {
     isize::try_from(len).map_err(|_| KafkaError::bug(what, "longer than memory"))
 }
 
+/// How long one call of librdkafka's flush may take.
+const FLUSH_STEP: Duration = Duration::from_millis(1);
+
 /// Transactions. Each call blocks up to its time limit, and serves delivery reports meanwhile where it
 /// flushes.
 impl Client {
@@ -204,7 +207,7 @@ impl Client {
         }
     }
 
-    /// Flushes and commits.
+    /// Commits. What is not delivered yet is flushed, in librdkafka's steps of 10 ms: better done before.
     ///
     /// # Errors
     /// With the code's own kind; that the outcome is unknown is the caller's knowledge.
@@ -218,12 +221,21 @@ impl Client {
 
     /// Pushes out everything at once, whatever `linger.ms` says, and waits until it is delivered or failed.
     ///
+    /// In short steps: within one call librdkafka looks only every 10 ms whether all is delivered, unless a
+    /// report wakes it up, and reports of success are switched off.
+    ///
     /// # Errors
     /// `Retry` when records are still on their way after `timeout`.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
-        // SAFETY: a live client.
-        let code = unsafe { raw::flush(self.as_ptr(), millis(timeout)) };
-        self.check("flush the producer", code)
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // SAFETY: a live client.
+            let code = unsafe { raw::flush(self.as_ptr(), millis(left.min(FLUSH_STEP))) };
+            if code == 0 || left.is_zero() || code_of(code) != Code::OperationTimedOut {
+                return self.check("flush the producer", code);
+            }
+        }
     }
 
     /// Drops every record that is queued or on its way, without waiting for any answer.
@@ -232,11 +244,5 @@ impl Client {
             sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT | sys::RD_KAFKA_PURGE_F_NON_BLOCKING;
         // SAFETY: a live client. The result could only object to flags or to a client that is no producer.
         unsafe { sys::rd_kafka_purge(self.as_ptr(), flags) };
-    }
-
-    /// How many records are queued or on their way.
-    pub fn outgoing(&self) -> usize {
-        // SAFETY: a live client.
-        usize::try_from(unsafe { sys::rd_kafka_outq_len(self.as_ptr()) }).unwrap_or(0)
     }
 }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use onceflow_engine::state::cold::ColdSnapshot;
 use onceflow_engine::state::extents::LiveExtents;
-use onceflow_engine::worker::{Frozen, Worker};
+use onceflow_engine::worker::Worker;
+use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
 use onceflow_protocol::{Decision, ErrorKind};
 
@@ -53,11 +55,12 @@ pub struct Keeper {
     engines: Vec<Worker>,
     workers: Vec<Sender<ToWorker>>,
     /// The workers' changes at the barrier, by worker, until they are durable.
-    frozen: Vec<Option<Frozen>>,
+    frozen: Vec<Option<Vec<FrozenStep>>>,
     live: LiveExtents,
     steps: Vec<StepState>,
     next_step_id: u32,
-    cold_snapshot: Option<onceflow_engine::state::cold::ColdSnapshot>,
+    cold_snapshot: Option<ColdSnapshot>,
+    cluster_id: String,
     /// Committed, but not noted yet.
     unconfirmed: Option<Box<Decision>>,
     confirmed_at: Option<Instant>,
@@ -104,6 +107,7 @@ impl Keeper {
             steps: vec![],
             next_step_id: 0,
             cold_snapshot: None,
+            cluster_id: String::new(),
             unconfirmed: None,
             confirmed_at: None,
         }
@@ -122,7 +126,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => self.confirm_if_due(),
             };
             let served = self.reader.as_mut().map_or(Ok(()), Reader::poll_main);
-            if let Err(trouble) = done.and_then(|()| Ok(served?)) {
+            if let Err(trouble) = done.and(served.map_err(Trouble::from)) {
                 self.driver.event(match trouble {
                     Trouble::Refused(reason) => Event::Refused(reason),
                     Trouble::Failed(failure) => Event::Failed(failure),
@@ -175,7 +179,8 @@ impl Keeper {
     fn confirm(&mut self, wait: Option<Duration>) -> Done {
         let Some(decision) = self.unconfirmed.take() else { return Ok(()) };
         self.confirmed_at = Some(Instant::now());
-        let content = serde_json::json!({ "version": 1, "epoch": decision.epoch, "attempt": decision.attempt });
+        let content =
+            serde_json::json!({ "version": 1, "epoch": decision.epoch, "attempt": decision.attempt });
         let storage = self.storage()?;
         if let Err(error) = storage.replace(&FileName::confirmed(), content.to_string().as_bytes()) {
             tracing::warn!(%error, "the confirmed epoch could not be noted in the checkpoint storage");

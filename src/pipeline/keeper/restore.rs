@@ -1,16 +1,21 @@
 //! Restoring what a decision names, and starting workers on it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
 use std::io::BufReader;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::unbounded;
-use onceflow_engine::state::cold::ColdError;
+use onceflow_engine::state::cold::{ColdStore, MemoryColdStore};
+use onceflow_engine::state::extents::Extent;
+use onceflow_engine::state::rows::EncodedRows;
 use onceflow_engine::state::segment::{SegmentError, read_extent, read_footer};
 use onceflow_engine::state::window_state::Origin;
-use onceflow_engine::worker::{StepStart, Worker};
-use onceflow_protocol::coordinator::{Event, KeptSnapshot, Restored};
+use onceflow_engine::worker::{StepStart, Worker, WorkerError};
+use onceflow_protocol::coordinator::{Event, Failure, KeptSnapshot, Restored};
 use onceflow_protocol::{Decision, ErrorKind, Frontiers, ManifestRef, PartitionClock, Position};
 
 use super::super::context::SHARD;
@@ -20,8 +25,8 @@ use super::super::messages::{ToDriver, ToSink};
 use super::super::worker::{Assigned, WorkerThread};
 use super::{CALL, Done, Keeper, Trouble, bug, config};
 use crate::kafka::Reader;
-use crate::state::{ColdSettings, OpenColdError, open_cold};
-use crate::storage::{FileName, StorageError};
+use crate::state::{Cold, ColdSettings, OpenColdError, open_cold};
+use crate::storage::{FileName, ShardStorage, StorageError};
 
 impl Keeper {
     /// Reads a snapshot's manifest and checks that it is the one that was decided.
@@ -34,10 +39,13 @@ impl Keeper {
         let footer = read_footer(&mut file).map_err(|error| segment_trouble(&path, error))?;
         let hash = manifest::hash(&footer);
         if hash != reference.hash {
-            return Err(damaged(format!("its manifest has the hash {hash}, but {} was decided", reference.hash)));
+            return Err(damaged(format!(
+                "its manifest has the hash {hash}, but {} was decided",
+                reference.hash
+            )));
         }
-        let manifest: Manifest =
-            serde_json::from_slice(&footer).map_err(|error| damaged(format!("its manifest cannot be read: {error}")))?;
+        let manifest: Manifest = serde_json::from_slice(&footer)
+            .map_err(|error| damaged(format!("its manifest cannot be read: {error}")))?;
         if manifest.format != FORMAT_VERSION {
             return Err(Trouble::Refused(format!(
                 "{} has format {}; this program knows format {FORMAT_VERSION}",
@@ -69,9 +77,9 @@ impl Keeper {
         self.make_workers(&frontiers)?;
         let mut kept: Vec<KeptSnapshot> = vec![];
         if let (Some(manifest), Some(reference)) = (manifest, &decision.manifest) {
+            self.context.restore_generation(manifest.next_generation);
             self.load_extents(&manifest)?;
             self.load_runs(&manifest)?;
-            self.context.restore_generation(manifest.next_generation);
             let files = manifest.files(&reference.file);
             kept.extend(manifest.kept.into_iter().map(Into::into));
             kept.push(KeptSnapshot { epoch: manifest.epoch, manifest: reference.clone(), files });
@@ -105,7 +113,8 @@ impl Keeper {
                 }
             }
         }
-        if let Some(lost) = known.iter().find(|state| !self.steps.iter().any(|step| step.name == state.name)) {
+        if let Some(lost) = known.iter().find(|state| !self.steps.iter().any(|step| step.name == state.name))
+        {
             return Err(Trouble::Refused(format!(
                 "step `{}` has state in the checkpoint, but the pipeline no longer has it",
                 lost.name
@@ -127,9 +136,8 @@ impl Keeper {
         if context.windowed.is_empty() {
             return Ok(());
         }
-        let (settings, storage) = (settings, self.storage.clone());
-        let Some(storage) = storage else { return Err(bug("the checkpoint storage was not opened")) };
-        self.cold = Some(open_cold(settings, &storage, &snapshot).map_err(|error| match error {
+        let Some(storage) = &self.storage else { return Err(bug("the checkpoint storage was not opened")) };
+        self.cold = Some(open_cold(settings, storage, &snapshot).map_err(|error| match error {
             OpenColdError::Config(message) => config(message),
             OpenColdError::Storage(error) => error.into(),
         })?);
@@ -138,67 +146,43 @@ impl Keeper {
 
     fn make_workers(&mut self, frontiers: &[Frontiers]) -> Done {
         let workers = self.context.settings.workers;
-        let cold = self.cold.as_ref().map(|cold| cold.store());
-        let cold = cold.unwrap_or_else(|| Arc::new(onceflow_engine::state::cold::MemoryColdStore::new()));
+        let cold: Arc<dyn ColdStore> = match &self.cold {
+            Some(cold) => cold.store(),
+            // A pipeline without windows has nothing that could get cold.
+            None => Arc::new(MemoryColdStore::new()),
+        };
+        let steps = self.steps.iter().zip(frontiers);
+        let starts: Vec<_> =
+            steps.map(|(step, frontiers)| StepStart { state_id: step.id, frontiers: *frontiers }).collect();
         self.engines.clear();
         for index in 0..workers {
-            let steps = self.steps.iter().zip(frontiers);
-            let steps = steps.map(|(step, frontiers)| StepStart { state_id: step.id, frontiers: *frontiers }).collect();
-            let worker = Worker::new(self.context.plan.clone(), index, workers, steps, cold.clone());
-            self.engines.push(worker.map_err(|error| {
-                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: error.kind, message: error.message })
-            })?);
+            let worker = Worker::new(self.context.plan.clone(), index, workers, &starts, cold.clone());
+            self.engines.push(worker.map_err(|error| worker_trouble(error, "making a worker"))?);
         }
         Ok(())
     }
 
     /// Every extent goes to the worker that wrote it; at another parallelism the tables of several are merged, and written whole
-    /// at the next barrier, so that their old extents end.
+    /// at the next barrier, so that their old extents end. What does not fit into memory any more is evicted while it is read.
     fn load_extents(&mut self, manifest: &Manifest) -> Done {
         let storage = self.storage()?;
-        let origin = if manifest.workers == self.context.settings.workers { Origin::Own } else { Origin::Other };
+        let workers = self.context.settings.workers;
+        let origin = if manifest.workers == workers { Origin::Own } else { Origin::Other };
         let mut files = BTreeMap::new();
         for (id, extents) in manifest.live.panes() {
-            let worker = usize::from(id.worker) % self.context.settings.workers;
-            let state_damaged =
-                |error: &dyn std::fmt::Display| Trouble::Refused(format!("state of step {}: {error}", id.step));
-            let engine = &mut self.engines[worker];
-            let Some(state) = engine.state_mut(id.step) else {
-                return Err(Trouble::Refused(format!("the snapshot has rows of an unknown step {}", id.step)));
-            };
-            let mut pane = state.begin_restore(id.pane).map_err(|error| state_damaged(&error))?;
-            for extent in extents {
-                let name = FileName::parse(&extent.file)?;
-                let path = storage.path(&name);
-                let file = match files.entry(extent.file.clone()) {
-                    std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(closed) => {
-                        closed.insert(BufReader::new(storage.open_file(&name)?))
+            let window = self.window_of(id.step)?;
+            let mut rows = extents.into_iter().map(|extent| read(&storage, &mut files, extent));
+            let worker = &mut self.engines[usize::from(id.worker) % workers];
+            let restored = worker.restore(window, id.pane, &mut rows, &[], origin);
+            restored.map_err(|error| worker_trouble(error, &format!("step {}", self.steps[window].name)))?;
+            if self.cold.as_ref().is_some_and(Cold::can_evict) {
+                let context = &self.context;
+                while worker.memory_bytes() > context.table_share as u64 {
+                    let freed = worker.evict_one(&mut || context.next_generation());
+                    if freed.map_err(|error| worker_trouble(error, "evicting"))? == 0 {
+                        break;
                     }
-                };
-                let rows = read_extent(file, &extent.location).map_err(|error| segment_trouble(&path, error))?;
-                pane.add(&rows)
-                    .map_err(|error| Trouble::Refused(format!("{} is damaged: {error}", path.display())))?;
-            }
-            state.finish_restore(pane, origin).map_err(|error| state_damaged(&error))?;
-            self.evict_beyond_share(worker)?;
-        }
-        Ok(())
-    }
-
-    /// Less memory than before, or fewer workers: what does not fit is evicted while it is read.
-    fn evict_beyond_share(&mut self, worker: usize) -> Done {
-        let context = self.context.clone();
-        if !self.cold.as_ref().is_some_and(|cold| cold.can_evict()) {
-            return Ok(());
-        }
-        let engine = &mut self.engines[worker];
-        while engine.memory_bytes() > context.table_share {
-            let freed = engine.evict_one(&mut || context.next_generation()).map_err(|error| {
-                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: error.kind, message: error.message })
-            })?;
-            if freed == 0 {
-                break;
+                }
             }
         }
         Ok(())
@@ -211,13 +195,18 @@ impl Keeper {
             panes.entry((run.step, run.pane)).or_default().push(*run);
         }
         for ((step, pane), runs) in panes {
-            let state = self.engines.first_mut().and_then(|engine| engine.state_mut(step));
-            let Some(state) = state else {
-                return Err(Trouble::Refused(format!("the snapshot has cold runs of an unknown step {step}")));
-            };
-            state.restore_cold(pane, &runs).map_err(|error| Trouble::Refused(error.to_string()))?;
+            let window = self.window_of(step)?;
+            let restored = self.engines[0].restore(window, pane, &mut std::iter::empty(), &runs, Origin::Own);
+            restored.map_err(|error| worker_trouble(error, "cold runs"))?;
         }
         Ok(())
+    }
+
+    fn window_of(&self, state_id: u32) -> Done<usize> {
+        let found = self.steps.iter().position(|step| step.id == state_id);
+        found.ok_or_else(|| {
+            Trouble::Refused(format!("the snapshot has state of an unknown step, number {state_id}"))
+        })
     }
 
     /// Opens the consumer at these positions and lets the workers begin.
@@ -232,7 +221,9 @@ impl Keeper {
         let mut shares: Vec<Vec<Assigned>> = (0..workers).map(|_| vec![]).collect();
         for (index, (position, queue)) in positions.iter().zip(queues).enumerate() {
             let source = context.plan.sources.iter().position(|source| source.name == position.source);
-            let Some(source) = source else { return Err(bug(format!("a position of no source: {position:?}"))) };
+            let Some(source) = source else {
+                return Err(bug(format!("a position of no source: {position:?}")));
+            };
             let settings = &context.plan.sources[source];
             let idle_after_ms = settings.idle_after.map(|after| after.as_millis() as u64);
             let clock = PartitionClock::new(
@@ -245,10 +236,16 @@ impl Keeper {
             let end = end.or(context.settings.until_end.then_some(position.next_offset));
             shares[index % workers].push(Assigned { index, source, queue, clock, end });
         }
+        let admin = self.admin()?;
+        let topics = context.plan.output_topics.iter();
+        let limits: Vec<_> = topics.map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
+        let state_ids: Vec<_> = self.steps.iter().map(|step| step.id).collect();
         self.load.unfinished.store(positions.len(), Relaxed);
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
         self.sink.send(ToSink::Begin).map_err(|_| bug("the sink has gone before the workers came"))?;
-        for (index, ((engine, partitions), inbox)) in self.engines.drain(..).zip(shares).zip(inboxes).enumerate() {
+        for (index, ((engine, partitions), inbox)) in
+            self.engines.drain(..).zip(shares).zip(inboxes).enumerate()
+        {
             let thread = WorkerThread {
                 index,
                 context: context.clone(),
@@ -260,10 +257,13 @@ impl Keeper {
                 keeper: self.own.clone(),
                 driver: self.driver.clone(),
                 load: self.load.clone(),
+                limits: limits.clone(),
+                state_ids: state_ids.clone(),
             };
-            spawn(&format!("worker-{index}"), move || thread.run()).map_err(|error| {
+            let driver = self.driver.clone();
+            spawn(&format!("worker-{index}"), &driver, move || thread.run()).map_err(|error| {
                 let message = format!("no thread could be started: {error}");
-                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: ErrorKind::Retry, message })
+                Trouble::Failed(Failure { kind: ErrorKind::Retry, message })
             })?;
         }
         self.workers = senders.clone();
@@ -273,22 +273,36 @@ impl Keeper {
     }
 }
 
-fn segment_trouble(path: &std::path::Path, error: SegmentError) -> Trouble {
+type Files = BTreeMap<String, BufReader<File>>;
+
+fn read(storage: &ShardStorage, files: &mut Files, extent: &Extent) -> Result<EncodedRows, WorkerError> {
+    let failed = |trouble: Trouble| match trouble {
+        Trouble::Refused(message) => WorkerError { kind: ErrorKind::Data, message },
+        Trouble::Failed(failure) => WorkerError { kind: failure.kind, message: failure.message },
+    };
+    let name = FileName::parse(&extent.file).map_err(|error| failed(error.into()))?;
+    let file = match files.entry(extent.file.clone()) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(closed) => {
+            closed.insert(BufReader::new(storage.open_file(&name).map_err(|error| failed(error.into()))?))
+        }
+    };
+    read_extent(file, &extent.location).map_err(|error| failed(segment_trouble(&storage.path(&name), error)))
+}
+
+/// What is damaged on disk refuses the start.
+fn worker_trouble(error: WorkerError, what: &str) -> Trouble {
+    match error.kind {
+        ErrorKind::Data => Trouble::Refused(format!("{what}: {}", error.message)),
+        kind => Trouble::Failed(Failure { kind, message: format!("{what}: {}", error.message) }),
+    }
+}
+
+fn segment_trouble(path: &Path, error: SegmentError) -> Trouble {
     match error {
         SegmentError::Io(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
             StorageError::io(path, source).into()
         }
         other => Trouble::Refused(format!("{} is damaged: {other}", path.display())),
-    }
-}
-
-impl From<ColdError> for Trouble {
-    fn from(error: ColdError) -> Trouble {
-        match error {
-            ColdError::Failed(message) => {
-                Trouble::Failed(onceflow_protocol::coordinator::Failure { kind: ErrorKind::Retry, message })
-            }
-            ColdError::Damaged(message) => Trouble::Refused(message),
-        }
     }
 }

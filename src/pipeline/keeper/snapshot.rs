@@ -5,7 +5,7 @@ use std::io::{self, BufWriter};
 use onceflow_engine::state::extents::{LiveExtents, PaneId, WrittenChange, WrittenPane};
 use onceflow_engine::state::segment::SegmentWriter;
 use onceflow_engine::state::window_state::Change;
-use onceflow_engine::worker::Frozen;
+use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::ManifestRef;
 use onceflow_protocol::coordinator::{Event, SnapshotDraft};
 
@@ -39,12 +39,13 @@ impl Keeper {
 
     fn try_write(&mut self, draft: &SnapshotDraft) -> Done {
         let storage = self.storage()?;
+        let mut cold_bytes = 0;
         if let Some(frozen) = &self.frozen_cold {
             let stored = frozen.store(&storage)?;
-            self.context.metrics.checkpoint_cold_bytes(stored.written_bytes);
+            cold_bytes = stored.written_bytes;
             self.cold_snapshot = Some(stored.snapshot);
         }
-        let workers: Vec<&Frozen> = self.frozen.iter().flatten().collect();
+        let workers: Vec<&Vec<FrozenStep>> = self.frozen.iter().flatten().collect();
         if workers.len() != self.context.settings.workers {
             return Err(bug(format!("a snapshot of epoch {} without every worker's changes", draft.epoch)));
         }
@@ -68,17 +69,21 @@ impl Keeper {
                 let _ = worker.send(ToWorker::Rewrite { state_id: step, pane });
             }
         }
-        self.context.metrics.checkpoint_bytes(bytes, self.live.bytes());
+        let metrics = &self.context.metrics;
+        metrics.checkpoint_written_bytes.set((bytes + cold_bytes) as i64);
+        let cold =
+            self.cold_snapshot.iter().flat_map(|cold| &cold.files).map(|file| file.length).sum::<u64>();
+        metrics.checkpoint_full_bytes.set((self.live.bytes() + cold) as i64);
         let files = manifest.files(name.as_str());
         let manifest = ManifestRef { file: name.as_str().to_string(), hash };
         self.driver.event(Event::Durable { manifest, files });
         Ok(())
     }
 
-    fn manifest(&self, draft: &SnapshotDraft, live: LiveExtents, workers: &[&Frozen]) -> Manifest {
+    fn manifest(&self, draft: &SnapshotDraft, live: LiveExtents, workers: &[&Vec<FrozenStep>]) -> Manifest {
         let steps = self.steps.iter().zip(&draft.frontiers);
         let steps = steps.map(|(step, frontiers)| StepState { frontiers: *frontiers, ..step.clone() });
-        let panes = workers.iter().flat_map(|frozen| &frozen.steps).flat_map(|step| &step.panes);
+        let panes = workers.iter().flat_map(|steps| *steps).flat_map(|step| &step.panes);
         Manifest {
             format: FORMAT_VERSION,
             pipeline: self.context.plan.pipeline.clone(),
@@ -100,10 +105,13 @@ impl Keeper {
     }
 }
 
-fn write_panes<W: io::Write>(segment: &mut SegmentWriter<W>, workers: &[&Frozen]) -> io::Result<Vec<WrittenPane>> {
+fn write_panes<W: io::Write>(
+    segment: &mut SegmentWriter<W>,
+    workers: &[&Vec<FrozenStep>],
+) -> io::Result<Vec<WrittenPane>> {
     let mut written = vec![];
     for (worker, frozen) in workers.iter().enumerate() {
-        for step in &frozen.steps {
+        for step in *frozen {
             for pane in &step.panes {
                 let change = match &pane.change {
                     Change::Unchanged => WrittenChange::Unchanged,

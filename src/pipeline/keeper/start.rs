@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use onceflow_protocol::coordinator::{ControlRecord, Event, Fate, SeenClaim, Traces};
-use onceflow_protocol::{Claim, ClaimId, Decision, Epoch, FORMAT_VERSION, NextOffset, Position, TopicIdentity};
+use onceflow_protocol::{
+    Claim, ClaimId, Decision, Epoch, FORMAT_VERSION, NextOffset, Position, TopicIdentity,
+};
 
 use super::super::context::SHARD;
 use super::{CALL, Done, Keeper, Trouble, config};
@@ -20,7 +22,9 @@ impl Keeper {
         let admin = self.admin()?;
         for output in &outputs {
             if admin.describe_topic(output, CALL)?.is_none() {
-                return Err(config(format!("topic `{output}`, which the pipeline writes to, does not exist")));
+                return Err(config(format!(
+                    "topic `{output}`, which the pipeline writes to, does not exist"
+                )));
             }
         }
         let granted = admin.transaction_max_timeout(CALL)?;
@@ -50,7 +54,8 @@ impl Keeper {
         let newest = reader.newest(Until::End, &enough, self.deadline())?;
         let claim = newest.get(Claim::KEY.as_bytes()).map(parse_claim).transpose()?;
         let decision = newest.get(Decision::KEY.as_bytes()).map(parse_decision).transpose()?;
-        self.driver.event(Event::Newest { claim: claim.map(|claim| claim.claim), decision: decision.map(Box::new) });
+        self.driver
+            .event(Event::Newest { claim: claim.map(|claim| claim.claim), decision: decision.map(Box::new) });
         Ok(())
     }
 
@@ -128,7 +133,8 @@ impl Keeper {
     pub(super) fn read_until_claim(&mut self, claim: &ClaimId) -> Done {
         let reader = self.control_reader(Isolation::Committed)?;
         let is_ours = |record: &kafka::ControlRecord| {
-            record.key == Claim::KEY.as_bytes() && parse_claim(record).is_ok_and(|other| other.claim == *claim)
+            record.key == Claim::KEY.as_bytes()
+                && parse_claim(record).is_ok_and(|other| other.claim == *claim)
         };
         let enough = |newest: &kafka::Newest| newest.get(Decision::KEY.as_bytes()).is_some();
         let deadline = self.deadline();
@@ -161,7 +167,8 @@ impl Keeper {
             Err(error) => return Err(error.into()),
         };
         let partitions = self.source_partitions()?;
-        let asked: Vec<_> = partitions.iter().map(|(_, topic, partition)| (topic.as_str(), *partition)).collect();
+        let asked: Vec<_> =
+            partitions.iter().map(|(_, topic, partition)| (topic.as_str(), *partition)).collect();
         let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
         let group_offsets = reader.committed(&asked, CALL)?.iter().any(|(_, _, offset)| offset.is_some());
         self.driver.event(Event::Traces(Traces { confirmed, group_offsets }));
@@ -224,7 +231,8 @@ impl Keeper {
     pub(super) fn ends(&mut self) -> Done<BTreeMap<(String, i32), NextOffset>> {
         let partitions = self.source_partitions()?;
         self.context.ends(|| {
-            let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
+            let reader =
+                Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
             let mut ends = BTreeMap::new();
             for (_, topic, partition) in partitions {
                 let end = reader.beginning_and_stable_end(&topic, partition, CALL)?.end;
@@ -255,7 +263,8 @@ impl Keeper {
         for source in &self.context.plan.sources {
             for topic in &source.topics {
                 let count = topics.get(topic).map_or(0, |description| description.partitions);
-                partitions.extend((0..count).map(|partition| (source.name.clone(), topic.clone(), partition)));
+                partitions
+                    .extend((0..count).map(|partition| (source.name.clone(), topic.clone(), partition)));
             }
         }
         Ok(partitions)
@@ -263,8 +272,13 @@ impl Keeper {
 
     fn control_reader(&self, isolation: Isolation) -> Done<ControlReader> {
         let context = &self.context;
-        let reader =
-            ControlReader::open(&context.connection, &context.group_id, &context.control_topic, SHARD as i32, isolation);
+        let reader = ControlReader::open(
+            &context.connection,
+            &context.group_id,
+            &context.control_topic,
+            SHARD as i32,
+            isolation,
+        );
         Ok(reader?)
     }
 
@@ -286,7 +300,9 @@ fn confirmed_epoch(bytes: &[u8]) -> Option<Epoch> {
 fn parse(record: &kafka::ControlRecord) -> Done<Option<ControlRecord>> {
     Ok(match record.key.as_slice() {
         key if key == Claim::KEY.as_bytes() => Some(ControlRecord::Claim(parse_claim(record)?)),
-        key if key == Decision::KEY.as_bytes() => Some(ControlRecord::Decision(Box::new(parse_decision(record)?))),
+        key if key == Decision::KEY.as_bytes() => {
+            Some(ControlRecord::Decision(Box::new(parse_decision(record)?)))
+        }
         _ => None,
     })
 }
@@ -305,7 +321,10 @@ fn parse_decision(record: &kafka::ControlRecord) -> Done<Decision> {
 
 fn parse_json<T: serde::de::DeserializeOwned>(what: &str, record: &kafka::ControlRecord) -> Done<T> {
     serde_json::from_slice(&record.value).map_err(|error| {
-        Trouble::Refused(format!("the {what} at offset {} of the control topic cannot be read: {error}", record.offset))
+        Trouble::Refused(format!(
+            "the {what} at offset {} of the control topic cannot be read: {error}",
+            record.offset
+        ))
     })
 }
 

@@ -79,6 +79,11 @@ impl LiveExtents {
         &self.extents
     }
 
+    /// Bytes of all of them, as stored.
+    pub fn bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.location.length).sum()
+    }
+
     /// The files that hold them.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.written_rows.keys().map(String::as_str)

@@ -254,7 +254,7 @@ impl RunRows for MergedRun<'_> {
             Err(error) => {
                 let message = error.to_string();
                 self.error = Some(error);
-                Err(ColdError(message))
+                Err(ColdError::Failed(message))
             }
         }
     }

@@ -411,6 +411,11 @@ impl WindowState {
         Ok(())
     }
 
+    /// Whether some pane has runs in the cold store.
+    pub fn has_runs(&self) -> bool {
+        self.panes.values().any(|pane| !pane.runs.is_empty())
+    }
+
     /// Bytes held by tables and scratch memory, unused capacity included.
     pub fn memory_bytes(&self) -> u64 {
         let tables: usize = self.panes.values().map(|pane| pane.table.memory_bytes()).sum();

@@ -218,6 +218,11 @@ impl Worker {
         Ok(self.state(window)?.open_windows(self.frontiers(window)?.fired))
     }
 
+    /// Whether some of the state is in the cold store.
+    pub fn has_cold(&self) -> bool {
+        self.windows.iter().filter_map(|window| window.state.as_ref()).any(WindowState::has_runs)
+    }
+
     /// Bytes that the state takes in memory.
     pub fn memory_bytes(&self) -> u64 {
         self.windows.iter().filter_map(|window| window.state.as_ref()).map(WindowState::memory_bytes).sum()

@@ -52,7 +52,7 @@ pub use settings::{Restart, Settings};
 
 use crate::error::ErrorKind;
 use crate::ids::ClaimId;
-use crate::records::{Claim, Counts, Decision};
+use crate::records::{Claim, Counts, Decision, Position};
 use crate::time::Frontiers;
 
 use checkpoint::Checkpoint;
@@ -113,6 +113,11 @@ impl Coordinator {
     /// The newest decision known to be committed.
     pub fn committed(&self) -> Option<&Decision> {
         self.base.as_ref()
+    }
+
+    /// Positions of the run, in the workers' numbering.
+    pub fn positions(&self) -> &[Position] {
+        &self.start.positions
     }
 
     /// Frontiers of the windowed steps, as of the newest barrier.

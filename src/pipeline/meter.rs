@@ -1,0 +1,81 @@
+//! A worker's figures for `/metrics`: counted without sharing on the hot path, handed over at barriers.
+
+use onceflow_engine::dead_letter::Reason;
+use onceflow_engine::worker::WorkerCounts;
+use prometheus::IntCounter;
+
+use super::context::Context;
+use super::worker::{Assigned, WorkerThread};
+
+/// What one worker has counted.
+pub struct Meter {
+    partitions: Vec<IntCounter>,
+    bytes: IntCounter,
+    /// What was handed over so far.
+    reported: WorkerCounts,
+}
+
+impl Meter {
+    /// A meter for a worker with these partitions.
+    pub fn new(context: &Context, partitions: &[Assigned]) -> Meter {
+        let metrics = &context.metrics;
+        let counter = |partition: &Assigned| {
+            let source = context.plan.sources[partition.source].name.as_str();
+            let number = partition.queue.partition().to_string();
+            metrics.records_in.with_label_values(&[source, partition.queue.topic(), &number])
+        };
+        Meter {
+            partitions: partitions.iter().map(counter).collect(),
+            bytes: metrics.bytes_in.clone(),
+            reported: WorkerCounts::default(),
+        }
+    }
+
+    /// Records were read from partition `partition` of this worker.
+    pub fn records(&self, partition: usize, records: usize, bytes: usize) {
+        self.partitions[partition].inc_by(records as u64);
+        self.bytes.inc_by(bytes as u64);
+    }
+
+    /// Hands over what was counted since the last barrier.
+    pub fn report(&mut self, thread: &WorkerThread) {
+        let (plan, metrics) = (&thread.context.plan, &thread.context.metrics);
+        let counts = thread.engine.counts();
+        for (i, step) in plan.steps.iter().enumerate() {
+            let (now, then) = (&counts.steps[i], self.reported.steps.get(i).copied().unwrap_or_default());
+            metrics.records_filtered.with_label_values(&[&step.name]).inc_by(now.filtered - then.filtered);
+            metrics.late_records.with_label_values(&[&step.name]).inc_by(now.late - then.late);
+            self.report_dropped(thread, &step.name, &now.dropped, &then.dropped);
+        }
+        for (i, source) in plan.sources.iter().enumerate() {
+            let (now, then) = (&counts.sources[i], self.reported.sources.get(i).copied().unwrap_or_default());
+            self.report_dropped(thread, &source.name, &now.dropped, &then.dropped);
+        }
+        for (i, sink) in plan.sinks.iter().enumerate() {
+            let (now, then) = (&counts.sinks[i], self.reported.sinks.get(i).copied().unwrap_or_default());
+            let records = now.rows_out - then.rows_out;
+            metrics.records_out.with_label_values(&[&sink.name]).inc_by(records);
+            thread.load.add_sink_records(i, records);
+        }
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            let more = counts.dead_letters[i] - self.reported.dead_letters[i];
+            if more > 0 {
+                metrics.dead_letters.with_label_values(&[reason.as_str()]).inc_by(more);
+            }
+        }
+        self.reported = counts.clone();
+        let windows = (0..thread.engine.windows()).filter_map(|step| thread.engine.open_windows(step).ok());
+        metrics.windows_open.set(windows.sum::<u64>() as i64);
+        metrics.state_bytes.set(thread.engine.memory_bytes() as i64);
+    }
+
+    fn report_dropped(&self, thread: &WorkerThread, stage: &str, now: &[u64], then: &[u64]) {
+        for ((now, then), reason) in now.iter().zip(then).zip(Reason::ALL) {
+            if now > then {
+                let counter =
+                    thread.context.metrics.records_dropped.with_label_values(&[stage, reason.as_str()]);
+                counter.inc_by(now - then);
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! A running pipeline: the threads around the protocol's coordinator and the engine's workers.
+//!
+//! ```text
+//!            requests                    events                 effects
+//! daemon ───────────────→ driver ←───────────────────┐   driver ───────────→ everyone
+//!                       (coordinator)                │
+//!                                                    │
+//! Kafka ──queues──→ worker 0..n ──output, barriers──→ sink ──one transaction an epoch──→ Kafka
+//!                       │   ↑                          (owns the producer)
+//!             changed   │   │ parts of windows, between workers
+//!             rows      ↓
+//!                     keeper ──snapshots──→ checkpoint storage
+//!                     (owns storage, cold store, consumer)
+//! ```
+//!
+//! A **run** is a set of such threads, from one start to the next failure; after a failure all of it is thrown away.
+//! Only the driver, which holds the coordinator, lives on.
+
+mod context;
+mod driver;
+mod keeper;
+mod kill_point;
+mod load;
+mod manifest;
+mod messages;
+mod meter;
+mod sink;
+mod status;
+mod story;
+mod worker;
+
+pub use context::Context;
+pub use driver::{Driver, Request};
+pub use status::Status;

@@ -1,0 +1,211 @@
+//! The story of a pipeline in logs and metrics: a line for each start, commit and recovery. It watches what the coordinator hears
+//! and never acts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use onceflow_protocol::coordinator::{BarrierReport, Coordinator, Effect, Event, Outcome, Phase};
+
+use super::context::{Context, wall_clock_ms};
+use super::load::Load;
+
+/// What is remembered between two events, to tell how long things took.
+pub struct Story {
+    context: Arc<Context>,
+    /// When the newest run began.
+    run_began: Instant,
+    barrier: Instant,
+    fired: Instant,
+    frozen: Instant,
+    prepared: Instant,
+    in_transaction_since: Option<Instant>,
+    runs: u64,
+}
+
+impl Story {
+    /// Before the first event.
+    pub fn new(context: &Arc<Context>) -> Story {
+        let now = Instant::now();
+        Story {
+            context: context.clone(),
+            run_began: now,
+            barrier: now,
+            fired: now,
+            frozen: now,
+            prepared: now,
+            in_transaction_since: None,
+            runs: 0,
+        }
+    }
+
+    /// An event is about to reach the coordinator.
+    pub fn hears(&mut self, event: &Event, coordinator: &Coordinator) {
+        let pipeline = self.context.plan.pipeline.as_str();
+        match event {
+            Event::Failed(failure) if !matches!(coordinator.phase(), Phase::BackingOff | Phase::Fenced) => {
+                let phase = coordinator.phase();
+                tracing::warn!(pipeline, kind = %failure.kind, ?phase, reason = failure.message, "this run has failed");
+                self.context.metrics.restarts.with_label_values(&[failure.kind.as_str()]).inc();
+                if phase.has_workers() {
+                    self.context.metrics.checkpoints.with_label_values(&["failed"]).inc();
+                    self.context.metrics.transactions.with_label_values(&["abandoned"]).inc();
+                }
+            }
+            Event::SnapshotFailed(reason) => {
+                tracing::warn!(pipeline, reason, "the snapshot could not be written")
+            }
+            Event::Initialised(claim) => {
+                tracing::info!(pipeline, claim = %claim.claim, "older instances are fenced")
+            }
+            Event::AtBarrier(report) => self.at_barrier(report, coordinator),
+            _ => {}
+        }
+    }
+
+    /// The coordinator has asked for something.
+    pub fn asks(&mut self, effect: &Effect, load: Option<&Load>) {
+        let metrics = &self.context.metrics;
+        let pipeline = self.context.plan.pipeline.as_str();
+        let took = |phase: &str, since: Instant| {
+            let took = since.elapsed();
+            metrics.checkpoint_duration_seconds.with_label_values(&[phase]).observe(took.as_secs_f64());
+        };
+        match effect {
+            Effect::EnsureControlTopic => {
+                self.runs += 1;
+                self.run_began = Instant::now();
+                tracing::info!(pipeline, run = self.runs, "starting");
+            }
+            Effect::CommitStart(decision) => {
+                tracing::info!(pipeline, epoch = %decision.epoch, "committing start offsets, before anything is read")
+            }
+            Effect::Restore(decision) => {
+                let file = decision.manifest.as_ref().map_or("none", |manifest| manifest.file.as_str());
+                tracing::info!(pipeline, epoch = %decision.epoch, snapshot = file, "restoring");
+            }
+            Effect::DeleteFiles(files) => {
+                tracing::debug!(pipeline, files = files.len(), "deleting files no longer named")
+            }
+            Effect::Barrier => self.barrier = Instant::now(),
+            Effect::Freeze { .. } => {
+                took("fire", self.barrier);
+                self.fired = Instant::now();
+            }
+            Effect::WriteSnapshot(_) => {
+                took("freeze", self.fired);
+                self.frozen = Instant::now();
+            }
+            Effect::Decide(_) => {
+                took("prepare", self.fired);
+                self.prepared = Instant::now();
+            }
+            Effect::Confirm(decision) => {
+                if self.in_transaction_since.is_none() {
+                    return;
+                }
+                took("commit", self.prepared);
+                took("total", self.barrier);
+                metrics.checkpoints.with_label_values(&["completed"]).inc();
+                metrics.transactions.with_label_values(&["committed"]).inc();
+                metrics.checkpoint_last_success_timestamp_seconds.set(wall_clock_ms() as f64 / 1000.0);
+                if let Some(load) = load {
+                    for (sink, records) in self.context.plan.sinks.iter().zip(load.take_sink_records()) {
+                        metrics.records_committed.with_label_values(&[&sink.name]).inc_by(records);
+                    }
+                }
+                tracing::debug!(
+                    pipeline,
+                    epoch = %decision.epoch,
+                    ms = self.barrier.elapsed().as_millis() as u64,
+                    records_in = decision.counts.read,
+                    records_out = decision.counts.out,
+                    "committed"
+                );
+            }
+            Effect::Release => self.in_transaction_since = Some(Instant::now()),
+            Effect::LookForClaims(_) => {
+                tracing::info!(pipeline, "looking whether another instance has taken over")
+            }
+            Effect::TearDown => self.in_transaction_since = None,
+            _ => {}
+        }
+    }
+
+    /// The coordinator has entered another phase.
+    pub fn entered(&mut self, phase: Phase, before: Phase, coordinator: &Coordinator) {
+        let pipeline = self.context.plan.pipeline.as_str();
+        match phase {
+            Phase::Running if before == Phase::StartingWorkers => {
+                let took = self.run_began.elapsed();
+                self.in_transaction_since = Some(Instant::now());
+                self.context.metrics.recovery_duration_seconds.set(took.as_secs_f64());
+                let epoch = coordinator.committed().map(|decision| decision.epoch.0);
+                tracing::info!(pipeline, epoch, ms = took.as_millis() as u64, "running");
+            }
+            Phase::Fenced => {
+                let by = coordinator.fenced_by().unwrap_or("another instance");
+                tracing::error!(
+                    pipeline,
+                    by,
+                    "fenced: another instance has taken over; staying up, doing nothing"
+                );
+            }
+            Phase::BackingOff if before != Phase::Looking => {
+                tracing::info!(
+                    pipeline,
+                    "everything of this run is thrown away; starting again after a pause"
+                )
+            }
+            _ => {}
+        }
+    }
+
+    /// Time has passed.
+    pub fn ticks(&self, load: Option<&Load>) {
+        let open = self.in_transaction_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        self.context.metrics.transaction_open_seconds.set(open);
+        if let Some(load) = load {
+            self.context.metrics.output_buffer_bytes.set(load.held() as i64);
+        }
+    }
+
+    /// It is over.
+    pub fn ended(&self, outcome: &Outcome) {
+        let pipeline = self.context.plan.pipeline.as_str();
+        match outcome {
+            Outcome::Done => tracing::info!(pipeline, "ended; everything that was read is committed"),
+            Outcome::StoppedWithoutCheckpoint => {
+                tracing::warn!(
+                    pipeline,
+                    "stopped without a final checkpoint; the last records will be read again"
+                )
+            }
+            Outcome::Failed(failure) => {
+                tracing::error!(pipeline, kind = %failure.kind, reason = failure.message, "failed; a restart would fail again")
+            }
+            Outcome::Refused(reason) => tracing::error!(pipeline, reason, "refused to start"),
+        }
+    }
+
+    fn at_barrier(&self, report: &BarrierReport, coordinator: &Coordinator) {
+        let metrics = &self.context.metrics;
+        let mut slowest: Option<i64> = None;
+        for partition in &report.partitions {
+            let Some(position) = coordinator.positions().get(partition.partition) else { continue };
+            let label = format!("{}-{}", position.topic, position.partition);
+            metrics.partition_idle.with_label_values(&[&label]).set(i64::from(partition.idle));
+            if let Some(watermark) = partition.watermark {
+                metrics
+                    .watermark_timestamp_seconds
+                    .with_label_values(&[&label])
+                    .set(watermark.0 as f64 / 1000.0);
+                if !partition.idle {
+                    slowest = Some(slowest.map_or(watermark.0, |slowest| slowest.min(watermark.0)));
+                }
+            }
+        }
+        if let Some(slowest) = slowest {
+            metrics.watermark_lag_seconds.set((wall_clock_ms() - slowest) as f64 / 1000.0);
+        }
+    }
+}
