@@ -7,7 +7,7 @@ use onceflow_integration_tests::scenario::{Scenario, Settings};
 use onceflow_integration_tests::topic::write_all;
 use onceflow_integration_tests::verify::verify;
 
-const REFUSED: Option<i32> = Some(78);
+const REFUSED: Option<i32> = Some(1);
 
 /// A pipeline that has worked through half of its input and was stopped, with windows open.
 fn half_done(
