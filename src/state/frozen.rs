@@ -170,6 +170,20 @@ pub(super) fn bring_back(
     Ok(())
 }
 
+/// Reads every file of a snapshot whole. Returns what is wrong with the first that is not what was stored.
+pub(super) fn find_damage(
+    storage: &ShardStorage,
+    snapshot: &ColdSnapshot,
+) -> Result<Option<StorageError>, StorageError> {
+    for file in &snapshot.files {
+        let path = storage.path(&FileName::parse(&file.stored)?);
+        if describe(&path, &file.stored, file.local.clone())? != *file {
+            return Ok(Some(StorageError::damaged(path, "its checksum is not that of what was stored")));
+        }
+    }
+    Ok(None)
+}
+
 fn check_length(path: &Path, length: u64, file: &ColdFile) -> Result<(), StorageError> {
     if length == file.length {
         return Ok(());

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onceflow_engine::plan::{Backend, State};
-use onceflow_engine::state::cold::{ColdError, ColdSnapshot, ColdStore, Run, Scan};
+use onceflow_engine::state::cold::{ColdError, ColdSnapshot, ColdStore, Run, RunRows, Scan};
 
 pub use frozen::{FrozenCold, StoredCold};
 #[cfg(feature = "rocksdb")]
@@ -182,7 +182,7 @@ impl Cold {
 struct NoCold;
 
 impl ColdStore for NoCold {
-    fn ingest(&self, run: Run, _: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>) -> Result<(), ColdError> {
+    fn ingest(&self, run: Run, _: &mut dyn RunRows) -> Result<(), ColdError> {
         Err(ColdError::Failed(format!("{run:?} cannot be evicted with state.backend: memory")))
     }
 
@@ -198,7 +198,16 @@ impl ColdStore for NoCold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onceflow_engine::state::cold::ColdFile;
+    use onceflow_engine::state::cold::{BorrowedRow, ColdFile};
+
+    /// A run of one row.
+    struct OneRow(bool);
+
+    impl RunRows for OneRow {
+        fn next_row(&mut self) -> Result<Option<BorrowedRow<'_>>, ColdError> {
+            Ok(std::mem::take(&mut self.0).then_some((3, b"key", b"state")))
+        }
+    }
 
     fn open(backend: Backend, restored: &ColdSnapshot) -> (tempfile::TempDir, Result<Cold, OpenColdError>) {
         let root = tempfile::tempdir().unwrap();
@@ -223,7 +232,7 @@ mod tests {
         let cold = cold.unwrap();
         assert!(!cold.can_evict() && !cold.changed_since_snapshot());
         assert!(cold.freeze().unwrap().is_none());
-        let error = cold.store().ingest(RUN, &mut std::iter::empty()).unwrap_err();
+        let error = cold.store().ingest(RUN, &mut OneRow(true)).unwrap_err();
         assert!(error.to_string().contains("state.backend: memory"), "{error}");
         assert!(cold.store().scan(RUN, 0..1).is_err());
         cold.store().remove(RUN).unwrap();
@@ -255,7 +264,7 @@ mod tests {
         let (root, cold) = open(Backend::RocksDb, &ColdSnapshot::default());
         let cold = cold.unwrap();
         assert!(cold.can_evict() && !cold.changed_since_snapshot());
-        cold.store().ingest(RUN, &mut [(3, &b"key"[..], &b"state"[..])].into_iter()).unwrap();
+        cold.store().ingest(RUN, &mut OneRow(true)).unwrap();
         assert!(cold.changed_since_snapshot() && cold.bytes() > 0);
         let work = root.path().join("state/onceflow/orders/0");
         assert_eq!(std::fs::read_dir(&work).unwrap().count(), 2);

@@ -30,16 +30,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use onceflow_engine::state::cold::{ColdError, ColdRow, ColdSnapshot, ColdStore, Run, Scan};
+use onceflow_engine::state::cold::{ColdError, ColdRow, ColdSnapshot, ColdStore, Run, RunRows, Scan};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ErrorKind, IngestExternalFileOptions,
     LogLevel, Options, ReadOptions, SstFileWriter,
 };
 
-use super::frozen::{FrozenCold, Ledger, bring_back};
+use super::frozen::{FrozenCold, Ledger, bring_back, find_damage};
 use super::work_directory::WorkDirectory;
-use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind};
+use crate::storage::{ShardStorage, StorageError, StorageErrorKind};
 
 /// Uncompressed bytes of a block. Runs are read from end to end, so larger blocks only compress better.
 const BLOCK_BYTES: usize = 32 * 1024;
@@ -98,15 +98,13 @@ impl RocksCold {
         fs::create_dir(&database).map_err(|error| StorageError::io(&database, error))?;
         bring_back(storage, snapshot, &database)?;
         RocksCold::open(work, incarnation, cache_bytes, Ledger::restored(snapshot), false).map_err(|error| {
-            // RocksDB names the file in the working directory; the operator knows the one in the storage.
-            let message = error.to_string();
-            let file = snapshot.files.iter().find(|file| message.contains(&file.local));
-            let name = file.and_then(|file| FileName::parse(&file.stored).ok());
-            match name {
-                Some(name) if error.kind() == StorageErrorKind::Damaged => {
-                    StorageError::damaged(storage.path(&name), message)
-                }
-                _ => error,
+            if error.kind() != StorageErrorKind::Damaged {
+                return error;
+            }
+            // RocksDB blames its list of files for what it finds in a table. Checksums know better.
+            match find_damage(storage, snapshot) {
+                Ok(None) => error,
+                Ok(Some(damage)) | Err(damage) => damage,
             }
         })
     }
@@ -182,18 +180,13 @@ impl RocksCold {
     }
 
     /// Writes the table of a run. Returns its length in bytes.
-    fn write_table(
-        &self,
-        path: &Path,
-        run: Run,
-        rows: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>,
-    ) -> Result<u64, ColdError> {
+    fn write_table(&self, path: &Path, run: Run, rows: &mut dyn RunRows) -> Result<u64, ColdError> {
         let failed = |error| cold_error(path.display(), error);
         let mut writer = SstFileWriter::create(&self.options);
         writer.open(path).map_err(failed)?;
         let mut buffer = encode_run(run).to_vec();
         writer.put(&buffer, []).map_err(failed)?;
-        for (lane, key, state) in rows {
+        while let Some((lane, key, state)) = rows.next_row()? {
             if lane == u16::MAX {
                 // No range of lanes holds it, and it would sort behind the end of the run.
                 return Err(ColdError::Failed(format!("lane {lane} of {run:?} is out of range")));
@@ -238,7 +231,7 @@ impl RocksCold {
 }
 
 impl ColdStore for RocksCold {
-    fn ingest(&self, run: Run, rows: &mut dyn Iterator<Item = (u16, &[u8], &[u8])>) -> Result<(), ColdError> {
+    fn ingest(&self, run: Run, rows: &mut dyn RunRows) -> Result<(), ColdError> {
         if self.runs().contains_key(&run) {
             return Err(ColdError::Failed(format!("{run:?} exists already")));
         }

@@ -99,19 +99,18 @@ impl ShardStorage {
     /// Stores files that exist elsewhere and do not change any more: by hard links, or by copies where the file system has
     /// none. A file that is there already with the same length was stored by an earlier try, and stays.
     pub fn link_in(&self, files: &[(&Path, &FileName)]) -> Result<(), StorageError> {
+        let mut linked = Vec::new();
         let mut directories = BTreeSet::new();
         for (source, name) in files {
             let (target, parent) = self.target(name)?;
+            directories.insert(parent);
             match fs::hard_link(source, &target) {
-                Ok(()) => sync_file(&target)?,
+                Ok(()) => linked.push(target),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let length = |path: &Path| {
-                        fs::metadata(path).map(|it| it.len()).map_err(|error| StorageError::io(path, error))
-                    };
-                    if length(source)? != length(&target)? {
+                    if length_of(source)? != length_of(&target)? {
                         return Err(StorageError::io(target, error));
                     }
-                    sync_file(&target)?;
+                    linked.push(target);
                 }
                 Err(error) if links_unsupported(&error) => {
                     let mut from = File::open(source).map_err(|error| StorageError::io(*source, error))?;
@@ -119,8 +118,9 @@ impl ShardStorage {
                 }
                 Err(error) => return Err(StorageError::io(*source, error)),
             }
-            directories.insert(parent);
         }
+        // Only now, and not after each link: a journaling file system then writes all links at once.
+        linked.iter().try_for_each(|file| sync_file(file))?;
         directories.iter().try_for_each(|directory| sync_directory(directory))
     }
 
@@ -211,6 +211,10 @@ impl ShardStorage {
         create_directory(&parent)?;
         Ok((target, parent))
     }
+}
+
+fn length_of(path: &Path) -> Result<u64, StorageError> {
+    fs::metadata(path).map(|metadata| metadata.len()).map_err(|error| StorageError::io(path, error))
 }
 
 #[cfg(test)]

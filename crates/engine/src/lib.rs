@@ -4,7 +4,9 @@
 //! state leaves and comes back as rows.
 
 pub mod batch;
+pub mod config;
 pub mod dead_letter;
+pub mod diagnostics;
 pub mod expr;
 pub mod formats;
 pub mod kafka_properties;

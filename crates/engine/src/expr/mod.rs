@@ -1,5 +1,24 @@
 //! SQL expressions, planned and type-checked once, evaluated a batch at a time.
+//!
+//! [`analyze`] parses a text over a [`Scope`] of columns, refuses what has no place in a stream (subqueries, window functions,
+//! functions whose result is not the same when a record is read again), and finds its type. [`Typed::build`] then makes the
+//! [`Expr`] that operators evaluate. DataFusion plans, coerces and evaluates; the rules are these:
+//!
+//! - Identifiers are case-sensitive. A bare name that is a column is always the column, `user`, `date` and `end` too, wherever
+//!   SQL allows an operand; only `not`, `case`, `when`, `null`, `true`, `false` and `exists` need double quotes as columns.
+//! - Arithmetic on integers fails where it overflows, division by zero fails, `cast` fails where it does not fit (`try_cast` gives
+//!   NULL). A failure concerns its record.
+//! - Numbers with a point are decimals. Text is never compared or computed with anything else but by an explicit cast; a
+//!   literal takes the type of the other side.
+//! - Results have the types of [`crate::plan`] and no others.
 
+mod aggregate;
+mod check;
+mod planner;
+mod syntax;
+mod types;
+
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
@@ -7,6 +26,70 @@ use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
 use datafusion_physical_expr::PhysicalExpr;
+
+use crate::diagnostics::Code;
+
+pub use aggregate::{AggregateCall, analyze_aggregate};
+pub use planner::{Typed, analyze};
+pub use types::{TIMESTAMP, sql_type};
+
+/// The columns that an expression may name.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// In order; names are unique.
+    pub columns: Vec<ScopeColumn>,
+    /// There may be others, because of mistakes that have been reported: names that are not here are no mistake.
+    pub open: bool,
+}
+
+/// A column of a [`Scope`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScopeColumn {
+    /// Its name, case-sensitive.
+    pub name: String,
+    /// Its type; `None` where that is unknown because of a mistake that has been reported.
+    pub data_type: Option<DataType>,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+}
+
+impl Scope {
+    /// The column `name`.
+    pub fn get(&self, name: &str) -> Option<&ScopeColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// What is wrong with an expression, and where in its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mistake {
+    /// Which kind.
+    pub code: Code,
+    /// Bytes of the text.
+    pub at: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// A few words beside the caret.
+    pub label: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Mistake {
+    fn new(code: Code, at: Range<usize>, message: impl Into<String>) -> Mistake {
+        Mistake { code, at, message: message.into(), label: None, hint: None }
+    }
+
+    fn label(mut self, label: impl Into<String>) -> Mistake {
+        self.label = Some(label.into());
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Mistake {
+        self.hint = Some(hint.into());
+        self
+    }
+}
 
 /// An expression over the columns of one schema, of a known type.
 #[derive(Clone, Debug)]
@@ -53,7 +136,7 @@ impl Expr {
         let mut values = Vec::with_capacity(rows.num_rows());
         for row in 0..rows.num_rows() {
             values.push(self.evaluate_whole(&rows.slice(row, 1)).unwrap_or_else(|error| {
-                failed.push((row as u32, error.strip_backtrace()));
+                failed.push((row as u32, planner::readable(&error)));
                 new_null_array(&self.data_type, 1)
             }));
         }
@@ -62,3 +145,6 @@ impl Expr {
         Evaluated { values, failed }
     }
 }
+
+#[cfg(test)]
+mod tests;

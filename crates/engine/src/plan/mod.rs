@@ -3,6 +3,13 @@
 //! A [`Plan`] can only be made by compiling a pipeline file without a single diagnostic; after that gate nothing needs
 //! checking again. Streams are numbered: sources by their place in [`Plan::sources`], steps by their place in
 //! [`Plan::steps`], which is a topological order (a step reads only sources and earlier steps).
+//!
+//! # types
+//!
+//! Every column between operators, every group and every result has one of these Arrow types, and no other: `Boolean`, `Int8`,
+//! `Int16`, `Int32`, `Int64` (as declared; a result keeps the width that SQL gives it), `Float32`, `Float64`, `Decimal128` with a
+//! scale from 0 to its precision, `Utf8`, `Date32`, and `Timestamp(Millisecond, None)`, which is in UTC
+//! ([`TIMESTAMP`](crate::expr::TIMESTAMP)).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,13 +46,31 @@ pub struct Plan {
     pub state: State,
 }
 
-/// `kafka:`.
-#[derive(Debug, Clone)]
+/// `kafka:`. Printed for debugging it hides the values of properties that may hold secrets.
+#[derive(Clone)]
 pub struct Kafka {
     /// `bootstrap.servers`.
     pub bootstrap_servers: String,
     /// librdkafka properties, verbatim; none that the guarantee needs otherwise.
     pub properties: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = |name: &str| {
+            ["password", "secret", "token", "pem", "sasl.oauthbearer.config"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        let shown = |(name, value): (&String, &String)| {
+            (name.clone(), if secret(name) { "***".to_owned() } else { value.clone() })
+        };
+        let properties: BTreeMap<String, String> = self.properties.iter().map(shown).collect();
+        f.debug_struct("Kafka")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("properties", &properties)
+            .finish()
+    }
 }
 
 /// Where a stream comes from.
@@ -133,9 +158,10 @@ pub enum OnError {
 pub struct Step {
     /// Its name; for a windowed step the identity of its state.
     pub name: String,
-    /// What it reads; inputs of a union agree by name and type, in [`Step::input_schema`]'s order.
+    /// What it reads. One input: its schema is [`Step::input_schema`]. Several, a union: each has the columns of
+    /// [`Step::input_schema`] by name and type, perhaps in another order and perhaps with others beside them.
     pub inputs: Vec<Stream>,
-    /// Schema of the rows that come in.
+    /// Schema of the rows that come in. It can be without columns, where nothing but the number of rows matters.
     pub input_schema: SchemaRef,
     /// `where`, boolean over the input.
     pub filter: Option<Expr>,
@@ -166,6 +192,9 @@ pub struct Window {
     pub lateness_ms: i64,
     /// What happens to rows whose windows are all closed.
     pub late: Late,
+    /// What the state depends on (sizes, groups and aggregates with their types and expressions) in one canonical spelling, a
+    /// line each: state that was written under another identity is not this step's.
+    pub identity: String,
 }
 
 /// One group column.

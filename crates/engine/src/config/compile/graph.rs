@@ -1,0 +1,147 @@
+//! Which stream reads which: names resolved, circles refused, steps in an order that flows down.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::config::spec::{Part, Spanned, Spec};
+use crate::diagnostics::{Code, Diagnostic};
+
+/// A stream as the file numbers it; in a [`Plan`](crate::plan::Plan) steps are in another order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Reads {
+    /// A source, by its place in the file.
+    Source(usize),
+    /// A step, by its place in the file.
+    Step(usize),
+}
+
+/// Who reads what.
+#[derive(Debug)]
+pub(super) struct Graph {
+    /// For each step of the file its inputs; `None` for those that do not exist.
+    pub inputs: Vec<Vec<Option<Reads>>>,
+    /// For each sink of the file its input.
+    pub sinks: Vec<Option<Reads>>,
+    /// The steps of the file in an order in which each comes after what it reads. Steps in a circle are missing.
+    pub order: Vec<usize>,
+}
+
+pub(super) fn resolve(spec: &Spec, found: &mut Vec<Diagnostic>) -> Graph {
+    let mut names: BTreeMap<&str, Reads> = BTreeMap::new();
+    let sources = spec.sources.iter().enumerate().map(|(i, source)| (&source.name, Reads::Source(i)));
+    let steps = spec.steps.iter().enumerate().map(|(i, step)| (&step.name, Reads::Step(i)));
+    for (name, reads) in sources.chain(steps) {
+        if names.contains_key(name.value.as_str()) {
+            let message = format!("`{}` names a source already", name.value);
+            found.push(
+                Diagnostic::new(Code::Repeated, name.span, message)
+                    .hint("sources and steps share their names"),
+            );
+        } else {
+            names.insert(&name.value, reads);
+        }
+    }
+    let mut find = |from: &Spanned<String>, itself: Option<&str>| {
+        let stream = names.get(from.value.as_str()).copied();
+        if stream.is_none() {
+            found.push(unknown(from, itself, &names));
+        }
+        stream
+    };
+    let mut inputs = vec![];
+    for step in &spec.steps {
+        inputs.push(step.from.iter().map(|from| find(from, Some(&step.name.value))).collect());
+    }
+    let sinks = spec.sinks.iter().map(|sink| sink.from.as_ref().and_then(|from| find(from, None))).collect();
+    let order = order(spec, &inputs, found);
+    Graph { inputs, sinks, order }
+}
+
+fn unknown(from: &Spanned<String>, itself: Option<&str>, names: &BTreeMap<&str, Reads>) -> Diagnostic {
+    if let Some((stream, side @ ("late" | "errors"))) = from.value.rsplit_once('.')
+        && names.contains_key(stream)
+    {
+        return Diagnostic::new(
+            Code::NotYet,
+            from.span,
+            format!("the side stream `{stream}.{side}` is not supported yet"),
+        );
+    }
+    let message = format!("there is no source or step `{}`", from.value);
+    let others = names.keys().copied().filter(|name| Some(*name) != itself);
+    Diagnostic::new(Code::UnknownStream, from.span, message).nearest(&from.value, others)
+}
+
+/// Kahn's algorithm, always taking the earliest step of the file that is ready.
+fn order(spec: &Spec, inputs: &[Vec<Option<Reads>>], found: &mut Vec<Diagnostic>) -> Vec<usize> {
+    let waits: Vec<BTreeSet<usize>> = inputs
+        .iter()
+        .map(|inputs| {
+            inputs
+                .iter()
+                .filter_map(|input| match input {
+                    Some(Reads::Step(i)) => Some(*i),
+                    _ => None,
+                })
+                .collect()
+        })
+        .collect();
+    let mut order: Vec<usize> = vec![];
+    let mut done = vec![false; waits.len()];
+    while let Some(next) = (0..waits.len()).find(|i| !done[*i] && waits[*i].iter().all(|input| done[*input]))
+    {
+        done[next] = true;
+        order.push(next);
+    }
+    // What is left is in a circle or below one. Each circle is reported once, where it is entered first.
+    let mut told = done;
+    for start in 0..waits.len() {
+        let (mut path, mut at) = (vec![], start);
+        while !told[at] && !path.contains(&at) {
+            path.push(at);
+            match waits[at].iter().find(|input| !told[**input]) {
+                Some(input) => at = *input,
+                None => break,
+            }
+        }
+        if let Some(entry) = path.iter().position(|step| *step == at).filter(|_| !told[at]) {
+            let circle: Vec<&str> =
+                path[entry..].iter().chain([&at]).map(|step| spec.steps[*step].name.value.as_str()).collect();
+            let message = format!("steps read each other in a circle: {}", circle.join(" ← "));
+            found.push(Diagnostic::new(Code::Cycle, spec.steps[at].name.span, message));
+        }
+        path.into_iter().for_each(|step| told[step] = true);
+    }
+    order
+}
+
+/// A topic is read once, and what is read is not written.
+pub(super) fn check_topics(spec: &Spec, found: &mut Vec<Diagnostic>) {
+    let mut read: HashMap<&str, &str> = HashMap::new();
+    for source in &spec.sources {
+        for topic in &source.topics {
+            match read.insert(&topic.value, &source.name.value) {
+                Some(first) if first == source.name.value => {
+                    let message = format!("`{}` is there twice", topic.value);
+                    found.push(Diagnostic::new(Code::Repeated, topic.span, message));
+                }
+                Some(first) => {
+                    let message = format!("`{}` is read by the source `{first}` already", topic.value);
+                    let hint = "several steps can read one source";
+                    found.push(Diagnostic::new(Code::TopicTwice, topic.span, message).hint(hint));
+                }
+                None => {}
+            }
+        }
+    }
+    let dead_letter = match &spec.dead_letter {
+        Part::Is(topic) => Some(topic),
+        Part::Absent | Part::Invalid => None,
+    };
+    for topic in spec.sinks.iter().filter_map(|sink| sink.topic.as_ref()).chain(dead_letter) {
+        if let Some(source) = read.get(topic.value.as_str()) {
+            let message =
+                format!("the source `{source}` reads `{}`: the pipeline would feed itself", topic.value);
+            found.push(Diagnostic::new(Code::TopicLoop, topic.span, message));
+        }
+    }
+}

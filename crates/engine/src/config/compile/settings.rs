@@ -1,0 +1,77 @@
+//! Settings of a pipeline over those of the daemon over what is built in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Defaults;
+use crate::config::spec::Spec;
+use crate::diagnostics::{Code, Diagnostic, Span};
+use crate::plan::{Backend, Checkpoint, Kafka, Restart, State};
+
+/// What a plan says of the pipeline as a whole.
+pub(super) struct Settings {
+    pub pipeline: String,
+    pub kafka: Kafka,
+    pub parallelism: usize,
+    pub checkpoint: Checkpoint,
+    pub restart: Restart,
+    pub state: State,
+}
+
+pub(super) fn settle(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) -> Option<Settings> {
+    let kafka = kafka(spec, defaults, found);
+    let restart = Restart {
+        initial: spec.restart.initial.or(defaults.restart.initial).unwrap_or(Duration::from_secs(1)),
+        max: spec.restart.max.or(defaults.restart.max).unwrap_or(Duration::from_secs(60)),
+    };
+    if restart.max < restart.initial {
+        let message = format!("`max` ({:?}) is shorter than `initial` ({:?})", restart.max, restart.initial);
+        found.push(Diagnostic::new(Code::BadValue, spec.restart.span, message));
+    }
+    let (own, given) = (&spec.checkpoint, &defaults.checkpoint);
+    let checkpoint = Checkpoint {
+        interval: own.interval.or(given.interval).unwrap_or(Duration::from_secs(1)),
+        max_records: own.max_records.or(given.max_records).unwrap_or(1_000_000),
+        max_bytes: own.max_bytes.or(given.max_bytes).unwrap_or(64 << 20),
+        timeout: own.timeout.or(given.timeout).unwrap_or(Duration::from_secs(60)),
+        min_pause: own.min_pause.or(given.min_pause).unwrap_or(Duration::ZERO),
+        tolerable_failures: own.tolerable_failures.or(given.tolerable_failures).unwrap_or(0),
+        storage: (own.storage.clone().or_else(|| given.storage.clone()))
+            .unwrap_or_else(|| PathBuf::from("/var/lib/onceflow/checkpoints")),
+        retained: own.retained.or(given.retained).unwrap_or(3),
+    };
+    let (own, given) = (&spec.state, &defaults.state);
+    let state = State {
+        backend: own.backend.or(given.backend).unwrap_or(Backend::RocksDb),
+        dir: (own.dir.clone().or_else(|| given.dir.clone()))
+            .unwrap_or_else(|| PathBuf::from("/var/lib/onceflow/state")),
+        memory_bytes: own.memory_bytes.or(given.memory_bytes).unwrap_or(256 << 20),
+    };
+    Some(Settings {
+        pipeline: spec.pipeline.clone()?,
+        kafka: kafka?,
+        parallelism: spec.parallelism.unwrap_or(1),
+        checkpoint,
+        restart,
+        state,
+    })
+}
+
+fn kafka(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) -> Option<Kafka> {
+    let servers = spec.kafka.bootstrap_servers.clone().or_else(|| defaults.kafka.bootstrap_servers.clone());
+    if servers.is_none() && !spec.kafka.invalid {
+        let span = Span { start: spec.span.start, end: spec.span.start + 1 };
+        found.push(
+            Diagnostic::new(
+                Code::NoBootstrap,
+                span,
+                "neither the pipeline nor the daemon says where Kafka is",
+            )
+            .hint("add `kafka: { bootstrap_servers: \"localhost:9092\" }`"),
+        );
+    }
+    let properties: BTreeMap<String, String> =
+        defaults.kafka.properties.iter().chain(&spec.kafka.properties).cloned().collect();
+    Some(Kafka { bootstrap_servers: servers?, properties })
+}

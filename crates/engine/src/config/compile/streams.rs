@@ -1,0 +1,298 @@
+//! Columns of every stream, and the expressions that make them.
+
+use super::graph::{Graph, Reads};
+use super::window::{self, AnalyzedWindow};
+use super::{DeadLetter, report};
+use crate::config::spec::{Named, Part, Source, Spec, Sql, Step};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::expr::{self, Scope, ScopeColumn, TIMESTAMP, Typed, sql_type};
+use crate::plan::{EventTimeFrom, OnError};
+
+/// Where the rows of a stream come from, which decides what a sink does without a `key` of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Origin {
+    /// Every row comes from one source record.
+    Record,
+    /// Rows were emitted by a window; where the group columns are still there, these are their names.
+    Window(Option<Vec<String>>),
+    /// Of both kinds, or not known.
+    Mixed,
+}
+
+/// A stream as its readers see it.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub scope: Scope,
+    pub origin: Origin,
+    pub on_error: OnError,
+}
+
+impl Shape {
+    /// A stream of which nothing is known, because of mistakes.
+    pub fn unknown() -> Shape {
+        let scope = Scope { columns: vec![], open: true };
+        Shape { scope, origin: Origin::Mixed, on_error: OnError::Fail }
+    }
+}
+
+/// A step whose expressions have been checked.
+#[derive(Debug)]
+pub(super) struct AnalyzedStep {
+    pub filter: Option<Typed>,
+    pub project: Option<Vec<(String, Typed)>>,
+    pub window: Option<AnalyzedWindow>,
+    /// What comes in: the columns of the first input.
+    pub input: Shape,
+    pub output: Shape,
+}
+
+/// All streams of a file, by their places there.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub sources: Vec<Shape>,
+    /// For each source which of its columns holds the event time, with the factors to milliseconds.
+    pub event_times: Vec<Option<(usize, i64, i64)>>,
+    /// `None` for steps in a circle.
+    pub steps: Vec<Option<AnalyzedStep>>,
+}
+
+impl Streams {
+    pub fn shape(&self, stream: Reads) -> Shape {
+        match stream {
+            Reads::Source(i) => self.sources[i].clone(),
+            Reads::Step(i) => self.steps[i].as_ref().map_or_else(Shape::unknown, |step| step.output.clone()),
+        }
+    }
+}
+
+pub(super) fn analyze(
+    spec: &Spec,
+    graph: &Graph,
+    dead_letter: DeadLetter,
+    found: &mut Vec<Diagnostic>,
+) -> Streams {
+    let mut streams = Streams {
+        sources: spec.sources.iter().map(|source| source_shape(source, dead_letter, found)).collect(),
+        event_times: spec.sources.iter().map(|source| event_time(source, found)).collect(),
+        steps: spec.steps.iter().map(|_| None).collect(),
+    };
+    for &i in &graph.order {
+        let inputs: Vec<Option<Shape>> =
+            graph.inputs[i].iter().map(|input| input.map(|stream| streams.shape(stream))).collect();
+        let step = analyze_step(&spec.steps[i], &inputs, dead_letter, found);
+        streams.steps[i] = Some(step);
+    }
+    // Steps in a circle have been reported; what is wrong inside them can be told all the same.
+    for (i, step) in spec.steps.iter().enumerate() {
+        if streams.steps[i].is_none() {
+            analyze_step(step, &[None], dead_letter, found);
+        }
+    }
+    streams
+}
+
+fn source_shape(source: &Source, dead_letter: DeadLetter, found: &mut Vec<Diagnostic>) -> Shape {
+    let on_error = source.on_error.as_ref().map_or(OnError::Fail, |on_error| on_error.value);
+    if let (OnError::DeadLetter, Some(at)) = (on_error, &source.on_error) {
+        dead_letter.require(at.span, "`on_error: dead_letter`", found);
+    }
+    let scope = match &source.schema {
+        None => Scope { columns: vec![], open: true },
+        Some(columns) => Scope {
+            columns: columns
+                .iter()
+                .map(|column| ScopeColumn {
+                    name: column.name.value.clone(),
+                    data_type: column.data_type.clone(),
+                    nullable: !column.not_null,
+                })
+                .collect(),
+            open: false,
+        },
+    };
+    Shape { scope, origin: Origin::Record, on_error }
+}
+
+/// The column of the schema and its factors; `None` for the record's own timestamp, or where something is wrong.
+fn event_time(source: &Source, found: &mut Vec<Diagnostic>) -> Option<(usize, i64, i64)> {
+    let event_time = source.event_time.get()?;
+    let columns = source.schema.as_ref()?;
+    let name = &event_time.column;
+    let Some(i) = columns.iter().position(|column| column.name.value == name.value) else {
+        let message = format!("there is no column `{}` in the schema", name.value);
+        let names = columns.iter().map(|column| column.name.value.as_str());
+        found.push(Diagnostic::new(Code::UnknownColumn, name.span, message).nearest(&name.value, names));
+        return None;
+    };
+    let data_type = columns[i].data_type.as_ref()?;
+    match &event_time.unit {
+        Part::Invalid => None,
+        Part::Absent if *data_type == TIMESTAMP => Some((i, 1, 1)),
+        Part::Is(unit) if *data_type == TIMESTAMP => {
+            let message = format!("`{}` is a timestamp: it needs no `unit`", name.value);
+            found.push(Diagnostic::new(Code::EventTime, unit.span, message));
+            None
+        }
+        _ if !data_type.is_integer() => {
+            let message = format!(
+                "`{}` is a {}: an event time is an integer or a timestamp",
+                name.value,
+                sql_type(data_type)
+            );
+            found.push(Diagnostic::new(Code::EventTime, name.span, message));
+            None
+        }
+        Part::Absent => {
+            let message = format!("`{}` is an integer: since the epoch in which `unit`?", name.value);
+            let hint = "add `unit: ms`, or s, us, ns";
+            found.push(Diagnostic::new(Code::EventTime, name.span, message).hint(hint));
+            None
+        }
+        Part::Is(unit) => Some((i, unit.value.0, unit.value.1)),
+    }
+}
+
+/// [`EventTimeFrom`] for a source of which the columns `kept` are decoded.
+pub(super) fn event_time_from(event_time: Option<(usize, i64, i64)>, kept: &[usize]) -> EventTimeFrom {
+    event_time
+        .and_then(|(column, multiplier, divisor)| {
+            let column = kept.iter().position(|kept| *kept == column)?;
+            Some(EventTimeFrom::Column { column, multiplier, divisor })
+        })
+        .unwrap_or(EventTimeFrom::Record)
+}
+
+fn analyze_step(
+    step: &Step,
+    inputs: &[Option<Shape>],
+    dead_letter: DeadLetter,
+    found: &mut Vec<Diagnostic>,
+) -> AnalyzedStep {
+    let input = union(step, inputs, found);
+    let filter = step.filter.as_ref().and_then(|sql| boolean(sql, "`where`", &input.scope, found));
+    let (project, projected) = match &step.select {
+        Part::Absent => (None, input.clone()),
+        Part::Invalid => (None, Shape { scope: Shape::unknown().scope, ..input.clone() }),
+        Part::Is(named) => {
+            let (project, projected) = select(named, &input, found);
+            (Some(project), projected)
+        }
+    };
+    let (window, output) = match &step.window {
+        Part::Absent => (None, projected),
+        Part::Invalid => (None, Shape::unknown()),
+        Part::Is(window) => {
+            let (window, scope) = window::analyze(step, window, &projected.scope, dead_letter, found);
+            let groups = window.groups.iter().map(|(name, _)| name.clone()).collect();
+            let shape = Shape { scope, origin: Origin::Window(Some(groups)), on_error: projected.on_error };
+            (Some(window), shape)
+        }
+    };
+    AnalyzedStep { filter, project, window, input, output }
+}
+
+/// The inputs of a step, which must agree by name and type.
+fn union(step: &Step, inputs: &[Option<Shape>], found: &mut Vec<Diagnostic>) -> Shape {
+    let known: Vec<(usize, &Shape)> =
+        inputs.iter().enumerate().filter_map(|(i, input)| Some((i, input.as_ref()?))).collect();
+    let Some(((first_index, first), others)) = known.split_first() else { return Shape::unknown() };
+    let mut shape = (*first).clone();
+    shape.scope.open |= known.len() < inputs.len();
+    for (i, other) in others {
+        let differences = differences(&first.scope, &other.scope);
+        if let (false, Some(from)) = (differences.is_empty(), step.from.get(*i)) {
+            let base = step.from.get(*first_index).map(|from| from.value.as_str()).unwrap_or_default();
+            let message = format!("`{}` and `{base}` differ: {}", from.value, differences.join("; "));
+            found.push(
+                Diagnostic::new(Code::UnionDiffers, from.span, message)
+                    .hint("inputs of a union have the same columns with the same types; a step with `select` can make them so"),
+            );
+            shape.scope.open = true;
+        }
+        shape.scope.open |= other.scope.open;
+        for column in &mut shape.scope.columns {
+            column.nullable |= other.scope.get(&column.name).is_none_or(|other| other.nullable);
+        }
+        if shape.origin != other.origin {
+            shape.origin = match (&shape.origin, &other.origin) {
+                (Origin::Window(_), Origin::Window(_)) => Origin::Window(None),
+                _ => Origin::Mixed,
+            };
+        }
+        shape.on_error = strictest(shape.on_error, other.on_error);
+    }
+    shape
+}
+
+/// Rows of different sources go one way: what loses least.
+fn strictest(a: OnError, b: OnError) -> OnError {
+    match (a, b) {
+        (OnError::Fail, _) | (_, OnError::Fail) => OnError::Fail,
+        (OnError::DeadLetter, _) | (_, OnError::DeadLetter) => OnError::DeadLetter,
+        (OnError::Drop, OnError::Drop) => OnError::Drop,
+    }
+}
+
+fn differences(base: &Scope, other: &Scope) -> Vec<String> {
+    let mut differences = vec![];
+    for column in &base.columns {
+        match other.get(&column.name) {
+            None if !other.open => differences.push(format!("`{}` is missing", column.name)),
+            Some(ScopeColumn { data_type: Some(found), .. }) => {
+                if let Some(expected) = column.data_type.as_ref().filter(|expected| *expected != found) {
+                    let (found, expected) = (sql_type(found), sql_type(expected));
+                    differences.push(format!("`{}` is {found} and not {expected}", column.name));
+                }
+            }
+            _ => {}
+        }
+    }
+    let extra = other.columns.iter().filter(|column| base.get(&column.name).is_none() && !base.open);
+    differences.extend(extra.map(|column| format!("`{}` is only here", column.name)));
+    differences
+}
+
+fn select(named: &[Named], input: &Shape, found: &mut Vec<Diagnostic>) -> (Vec<(String, Typed)>, Shape) {
+    let mut project = vec![];
+    let mut scope = Scope::default();
+    for named in named {
+        let typed = typed(named.sql.as_ref(), &input.scope, found);
+        scope.columns.push(ScopeColumn {
+            name: named.name.value.clone(),
+            data_type: typed.as_ref().map(|typed| typed.data_type.clone()),
+            nullable: typed.as_ref().is_none_or(|typed| typed.nullable),
+        });
+        project.extend(typed.map(|typed| (named.name.value.clone(), typed)));
+    }
+    let origin = match &input.origin {
+        Origin::Window(Some(groups)) => {
+            // The groups are still there if each is selected as it is, under whatever name.
+            let renamed = |group: &String| {
+                project
+                    .iter()
+                    .find(|(_, typed)| typed.column.as_ref() == Some(group))
+                    .map(|(name, _)| name.clone())
+            };
+            Origin::Window(groups.iter().map(renamed).collect())
+        }
+        other => other.clone(),
+    };
+    (project, Shape { scope, origin, on_error: input.on_error })
+}
+
+/// A checked expression; `None` where it has been reported.
+pub(super) fn typed(sql: Option<&Sql>, scope: &Scope, found: &mut Vec<Diagnostic>) -> Option<Typed> {
+    let sql = sql?;
+    expr::analyze(sql.text(), scope).map_err(|mistakes| report(sql, mistakes, found)).ok()
+}
+
+/// A checked condition; `None` where it has been reported.
+pub(super) fn boolean(sql: &Sql, what: &str, scope: &Scope, found: &mut Vec<Diagnostic>) -> Option<Typed> {
+    let typed = typed(Some(sql), scope, found)?;
+    if typed.data_type != arrow::datatypes::DataType::Boolean {
+        let message = format!("{what} must be boolean, this is {}", sql_type(&typed.data_type));
+        found.push(Diagnostic::new(Code::TypeMismatch, sql.span, message));
+        return None;
+    }
+    Some(typed)
+}

@@ -1,0 +1,150 @@
+//! `window`, `group_by`, `aggregate`, `having`, `late`.
+
+use std::fmt::Write;
+
+use onceflow_protocol::WindowSpec;
+
+use super::streams::{boolean, typed};
+use super::{DeadLetter, report};
+use crate::config::spec::{Part, Spanned, Step, Window};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::expr::{AggregateCall, Scope, ScopeColumn, TIMESTAMP, Typed, analyze_aggregate, sql_type};
+use crate::plan::Late;
+
+/// Columns that a windowed step has of its own.
+const OWN_COLUMNS: &[&str] = &["window_start", "window_end"];
+
+/// A checked window.
+#[derive(Debug)]
+pub(super) struct AnalyzedWindow {
+    pub spec: Option<WindowSpec>,
+    pub groups: Vec<(String, Typed)>,
+    pub aggregates: Vec<(String, AggregateCall)>,
+    pub having: Option<Typed>,
+    pub lateness_ms: i64,
+    pub late: Late,
+}
+
+impl AnalyzedWindow {
+    /// What the state depends on, in one canonical spelling. Filters, selections, sinks and lateness may change above and below; this
+    /// may not.
+    pub fn identity(&self) -> String {
+        let mut text = String::new();
+        let (size, every) = self.spec.map_or((0, 0), |spec| (spec.size_ms(), spec.every_ms()));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "window {size} every {every}");
+        for (name, typed) in &self.groups {
+            let _ = writeln!(text, "group {name:?} {} = {}", sql_type(&typed.data_type), typed.sql);
+        }
+        for (name, call) in &self.aggregates {
+            let argument = call.argument.as_ref().map_or("*".to_owned(), |typed| sql_type(&typed.data_type));
+            let _ = writeln!(text, "aggregate {name:?} {argument} = {}", call.sql);
+        }
+        text
+    }
+}
+
+/// The window, and the columns of the rows that it emits.
+pub(super) fn analyze(
+    step: &Step,
+    window: &Window,
+    input: &Scope,
+    dead_letter: DeadLetter,
+    found: &mut Vec<Diagnostic>,
+) -> (AnalyzedWindow, Scope) {
+    let mut output = Output { scope: Scope::default() };
+    let mut groups = vec![];
+    output.scope.open |=
+        matches!(window.group_by, Part::Invalid) || matches!(window.aggregate, Part::Invalid);
+    for group in window.group_by.get().into_iter().flatten() {
+        let checked = typed(group.sql.as_ref(), input, found);
+        let mut name = group.name.clone();
+        // An entry of a list is named by its column; anything else needs a name.
+        let listed = group.sql.as_ref().is_some_and(|sql| sql.span == group.name.span);
+        if let (true, Some(checked)) = (listed, &checked) {
+            match &checked.column {
+                Some(column) => name.value.clone_from(column),
+                None => {
+                    let message = "a group that is no column needs a name";
+                    let hint = format!("write `group_by: {{ name: {} }}`", name.value);
+                    found.push(Diagnostic::new(Code::BadValue, name.span, message).hint(hint));
+                    output.scope.open = true;
+                    continue;
+                }
+            }
+        }
+        let data_type = checked.as_ref().map(|typed| typed.data_type.clone());
+        output.add(&name, data_type, checked.as_ref().is_none_or(|typed| typed.nullable), found);
+        groups.extend(checked.map(|typed| (name.value, typed)));
+    }
+    for name in OWN_COLUMNS {
+        let column = ScopeColumn { name: (*name).to_owned(), data_type: Some(TIMESTAMP), nullable: false };
+        output.scope.columns.push(column);
+    }
+    let mut aggregates = vec![];
+    for named in window.aggregate.get().into_iter().flatten() {
+        let call = named.sql.as_ref().and_then(|sql| {
+            analyze_aggregate(sql.text(), input).map_err(|mistakes| report(sql, mistakes, found)).ok()
+        });
+        let data_type = call.as_ref().map(|call| call.result_type.clone());
+        // Only a count has a value where there is nothing to aggregate.
+        let nullable =
+            call.as_ref().is_none_or(|call| call.function != crate::plan::AggregateFunction::Count);
+        output.add(&named.name, data_type, nullable, found);
+        aggregates.extend(call.map(|call| (named.name.value.clone(), call)));
+    }
+    let having = window.having.as_ref().and_then(|sql| boolean(sql, "`having`", &output.scope, found));
+    let late = late(step, window, dead_letter, found);
+    let analyzed = AnalyzedWindow {
+        spec: window.spec,
+        groups,
+        aggregates,
+        having,
+        lateness_ms: window.lateness_ms,
+        late,
+    };
+    (analyzed, output.scope)
+}
+
+/// The columns of the output, each with a name of its own.
+struct Output {
+    scope: Scope,
+}
+
+impl Output {
+    fn add(
+        &mut self,
+        name: &Spanned<String>,
+        data_type: Option<arrow::datatypes::DataType>,
+        nullable: bool,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        if OWN_COLUMNS.contains(&name.value.as_str()) {
+            let message = format!("`{}` is a column that every window has of its own", name.value);
+            found.push(Diagnostic::new(Code::NameClash, name.span, message).hint("give it another name"));
+        } else if self.scope.get(&name.value).is_some() {
+            let message = format!("the output has a column `{}` already", name.value);
+            found.push(Diagnostic::new(Code::NameClash, name.span, message));
+        } else {
+            self.scope.columns.push(ScopeColumn { name: name.value.clone(), data_type, nullable });
+        }
+    }
+}
+
+fn late(step: &Step, window: &Window, dead_letter: DeadLetter, found: &mut Vec<Diagnostic>) -> Late {
+    match &window.late {
+        Part::Is(late) => {
+            if late.value == Late::DeadLetter {
+                dead_letter.require(late.span, "`late: dead_letter`", found);
+            }
+            late.value
+        }
+        Part::Absent if dead_letter == DeadLetter::Absent => {
+            let message = format!("the step `{}` must say what happens to late records", step.name.value);
+            let hint = "add `late: drop` to the step, or `dead_letter: { topic: … }` to the pipeline";
+            found.push(Diagnostic::new(Code::NoDeadLetter, window.span, message).hint(hint));
+            Late::DeadLetter
+        }
+        Part::Absent | Part::Invalid => Late::DeadLetter,
+    }
+}

@@ -1,0 +1,287 @@
+//! What a pipeline file says, typed and with positions, before anything is checked against anything else.
+//!
+//! Reading has no behaviour: it turns nodes into values and reports every key that nobody knows, every value of the wrong form, and
+//! everything that is documented but not supported yet. A part that was reported is `None`, [`Part::Invalid`] or missing from its list;
+//! the compiler then works with what is left, so that one run finds the mistakes of the whole file.
+
+mod fields;
+mod settings;
+mod sinks;
+mod sources;
+mod steps;
+mod types;
+mod values;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use arrow::datatypes::DataType;
+use onceflow_protocol::WindowSpec;
+
+use super::document::{Node, Scalar};
+use crate::diagnostics::{Diagnostic, Span};
+use crate::plan::{Backend, Late, OnError, Timestamps};
+
+pub(super) use fields::Fields;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where.
+    pub span: Span,
+}
+
+/// A part that may be missing, or there and wrong.
+#[derive(Debug)]
+pub enum Part<T> {
+    /// Not there.
+    Absent,
+    /// There, and already reported.
+    Invalid,
+    /// There.
+    Is(T),
+}
+
+impl<T> Part<T> {
+    /// The value, if it is there and right.
+    pub fn get(&self) -> Option<&T> {
+        match self {
+            Part::Is(value) => Some(value),
+            Part::Absent | Part::Invalid => None,
+        }
+    }
+}
+
+/// An SQL expression as it was written.
+#[derive(Clone, Debug)]
+pub struct Sql {
+    scalar: Scalar,
+    /// The whole of it.
+    pub span: Span,
+}
+
+impl Sql {
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.scalar.text
+    }
+
+    /// Where a part of the text stands in the file.
+    pub fn span_of(&self, part: Range<usize>) -> Span {
+        self.scalar.span_of(part)
+    }
+}
+
+/// A whole file.
+#[derive(Debug)]
+pub struct Spec {
+    /// `pipeline`.
+    pub pipeline: Option<String>,
+    /// Where to complain about the pipeline as a whole.
+    pub span: Span,
+    /// `kafka`.
+    pub kafka: Kafka,
+    /// `sources`.
+    pub sources: Vec<Source>,
+    /// `steps`.
+    pub steps: Vec<Step>,
+    /// `sinks`.
+    pub sinks: Vec<Sink>,
+    /// `dead_letter`.
+    pub dead_letter: Part<Spanned<String>>,
+    /// `parallelism`.
+    pub parallelism: Option<usize>,
+    /// `checkpoint`.
+    pub checkpoint: Checkpoint,
+    /// `restart`.
+    pub restart: Restart,
+    /// `state`.
+    pub state: State,
+}
+
+/// `kafka`: what the file or the daemon's defaults say of it.
+#[derive(Clone, Debug, Default)]
+pub struct Kafka {
+    /// `bootstrap_servers`.
+    pub bootstrap_servers: Option<String>,
+    /// `properties`.
+    pub properties: Vec<(String, String)>,
+    /// Whether the above has mistakes.
+    pub invalid: bool,
+}
+
+/// `checkpoint`: what the file or the daemon's defaults say of it; fields as in [`crate::plan::Checkpoint`].
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "documented where they are used")]
+pub struct Checkpoint {
+    pub interval: Option<Duration>,
+    pub max_records: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub timeout: Option<Duration>,
+    pub min_pause: Option<Duration>,
+    pub tolerable_failures: Option<u32>,
+    pub storage: Option<std::path::PathBuf>,
+    pub retained: Option<usize>,
+}
+
+/// `restart`.
+#[derive(Clone, Debug, Default)]
+pub struct Restart {
+    /// First delay.
+    pub initial: Option<Duration>,
+    /// Longest delay.
+    pub max: Option<Duration>,
+    /// Where to complain about the two together.
+    pub span: Span,
+}
+
+/// `state`.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// `backend`.
+    pub backend: Option<Backend>,
+    /// `dir`.
+    pub dir: Option<std::path::PathBuf>,
+    /// `memory`, bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A source.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// `topics`.
+    pub topics: Vec<Spanned<String>>,
+    /// `schema`; `None` where it is missing or no map.
+    pub schema: Option<Vec<Column>>,
+    /// `event_time`.
+    pub event_time: Part<EventTime>,
+    /// `watermark.delay`.
+    pub delay: Option<Duration>,
+    /// `watermark.idle_after`.
+    pub idle_after: Option<Duration>,
+    /// `on_error`.
+    pub on_error: Option<Spanned<OnError>>,
+}
+
+/// A column of a schema.
+#[derive(Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Members to descend through.
+    pub path: Vec<String>,
+    /// Its type; `None` where it has been reported.
+    pub data_type: Option<DataType>,
+    /// `not null`.
+    pub not_null: bool,
+}
+
+/// `event_time`.
+#[derive(Debug)]
+pub struct EventTime {
+    /// `column`.
+    pub column: Spanned<String>,
+    /// `unit`, as (milliseconds per unit, units per millisecond), one of which is 1.
+    pub unit: Part<Spanned<(i64, i64)>>,
+}
+
+/// A step.
+#[derive(Debug)]
+pub struct Step {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// `from`.
+    pub from: Vec<Spanned<String>>,
+    /// `where`.
+    pub filter: Option<Sql>,
+    /// `select`: names with expressions, which are `None` where they have been reported.
+    pub select: Part<Vec<Named>>,
+    /// `window` with its clauses.
+    pub window: Part<Window>,
+}
+
+/// A named expression.
+#[derive(Debug)]
+pub struct Named {
+    /// The name.
+    pub name: Spanned<String>,
+    /// The expression; `None` where it has been reported.
+    pub sql: Option<Sql>,
+}
+
+/// `window` with its clauses.
+#[derive(Debug)]
+pub struct Window {
+    /// Where `window` stands.
+    pub span: Span,
+    /// The sizes; `None` where they have been reported.
+    pub spec: Option<WindowSpec>,
+    /// `group_by`.
+    pub group_by: Part<Vec<Named>>,
+    /// `aggregate`.
+    pub aggregate: Part<Vec<Named>>,
+    /// `having`.
+    pub having: Option<Sql>,
+    /// `allowed_lateness`, milliseconds.
+    pub lateness_ms: i64,
+    /// `late`.
+    pub late: Part<Spanned<Late>>,
+}
+
+/// A sink.
+#[derive(Debug)]
+pub struct Sink {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// `from`.
+    pub from: Option<Spanned<String>>,
+    /// `topic`.
+    pub topic: Option<Spanned<String>>,
+    /// `key`.
+    pub key: Part<Vec<Spanned<String>>>,
+    /// `where`.
+    pub filter: Option<Sql>,
+    /// `format.timestamps`.
+    pub timestamps: Timestamps,
+}
+
+/// Reads a file's root.
+pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
+    let mut fields = Fields::open(root, "a pipeline", found)?;
+    let pipeline = fields.require("pipeline", found).and_then(|node| settings::pipeline(node, found));
+    let spec = Spec {
+        pipeline,
+        span: root.span,
+        kafka: settings::kafka(fields.get("kafka"), found),
+        sources: sources::read(fields.require("sources", found), found),
+        steps: steps::read(fields.get("steps"), found),
+        sinks: sinks::read(fields.require("sinks", found), found),
+        dead_letter: settings::dead_letter(fields.get("dead_letter"), found),
+        parallelism: fields.get("parallelism").and_then(|node| settings::parallelism(node, found)),
+        checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
+        restart: settings::restart(fields.get("restart"), found),
+        state: settings::state(fields.get("state"), found),
+    };
+    for name in ["schema_registry", "tests"] {
+        fields.later(name, found);
+    }
+    fields.finish(found);
+    Some(spec)
+}
+
+/// Reads the daemon's defaults.
+pub fn defaults(root: &Node, found: &mut Vec<Diagnostic>) -> Option<super::Defaults> {
+    let mut fields = Fields::open(root, "`defaults`", found)?;
+    let defaults = super::Defaults {
+        kafka: settings::kafka(fields.get("kafka"), found),
+        checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
+        restart: settings::restart(fields.get("restart"), found),
+        state: settings::state(fields.get("state"), found),
+    };
+    fields.finish(found);
+    Some(defaults)
+}

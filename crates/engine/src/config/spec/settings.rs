@@ -1,0 +1,190 @@
+//! What concerns the pipeline as a whole: its name, Kafka, checkpoints, restarts, state.
+//!
+//! The daemon's defaults have the same form, so the same readers serve both.
+
+use std::path::PathBuf;
+
+use super::fields::{Fields, map, not_yet, text, topic};
+use super::values::{duration, number, positive_duration, size, word};
+use super::{Checkpoint, Kafka, Part, Restart, Spanned, State};
+use crate::config::document::Node;
+use crate::diagnostics::{Code, Diagnostic};
+use crate::kafka_properties;
+use crate::plan::Backend;
+
+/// Least budget: below it nothing but eviction would happen.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+pub(super) fn pipeline(node: &Node, found: &mut Vec<Diagnostic>) -> Option<String> {
+    let name = text(node, "the name of the pipeline", found)?;
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.value.is_empty() || name.value.len() > 100 || !name.value.chars().all(valid) {
+        let message = format!("`{}` cannot name a pipeline", name.value);
+        found.push(
+            Diagnostic::new(Code::BadValue, name.span, message)
+                .hint("up to 100 of the characters a-z, 0-9 and -: topics and transactions carry the name"),
+        );
+        return None;
+    }
+    Some(name.value)
+}
+
+pub(super) fn kafka(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Kafka {
+    let before = found.len();
+    let mut kafka = Kafka::default();
+    let Some(mut fields) = node.and_then(|node| Fields::open(node, "`kafka`", found)) else {
+        kafka.invalid = found.len() > before;
+        return kafka;
+    };
+    kafka.bootstrap_servers = fields.get("bootstrap_servers").and_then(|node| {
+        let servers = text(node, "`bootstrap_servers`", found)?;
+        if servers.value.split(',').any(|server| server.trim().is_empty()) {
+            let message = "`bootstrap_servers` is `host:port`, or several of them with commas between";
+            found.push(Diagnostic::new(Code::BadValue, servers.span, message));
+            return None;
+        }
+        Some(servers.value)
+    });
+    let properties =
+        fields.get("properties").and_then(|node| map(node, "`properties`", found)).unwrap_or_default();
+    for (key, node) in properties {
+        let name = key.name.as_str();
+        if let Some(reason) = kafka_properties::refusal(name) {
+            let message = format!("`{name}` cannot be set: {reason}");
+            found.push(Diagnostic::new(Code::RefusedProperty, key.span, message));
+        } else if let Some(hint) = kafka_properties::java_only(name) {
+            let message = format!("`{name}` is a property of the Java client");
+            found.push(Diagnostic::new(Code::JavaProperty, key.span, message).hint(hint));
+        } else if let Some(value) = text(node, "a property", found) {
+            kafka.properties.push((name.to_owned(), value.value));
+        }
+    }
+    fields.later("ids", found);
+    fields.finish(found);
+    kafka.invalid = found.len() > before;
+    kafka
+}
+
+pub(super) fn dead_letter(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Part<Spanned<String>> {
+    let Some(node) = node else { return Part::Absent };
+    let Some(mut fields) = Fields::open(node, "`dead_letter`", found) else { return Part::Invalid };
+    let topic = fields.require("topic", found).and_then(|node| topic(node, found));
+    fields.finish(found);
+    topic.map_or(Part::Invalid, Part::Is)
+}
+
+pub(super) fn parallelism(node: &Node, found: &mut Vec<Diagnostic>) -> Option<usize> {
+    number(node, "`parallelism`", 1, 256, found).map(|threads| threads as usize)
+}
+
+pub(super) fn checkpoint(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Checkpoint {
+    let mut checkpoint = Checkpoint::default();
+    let Some(mut fields) = node.and_then(|node| Fields::open(node, "`checkpoint`", found)) else {
+        return checkpoint;
+    };
+    if let Some(node) = fields.get("interval") {
+        checkpoint.interval = positive_duration(node, "`interval`", found).map(|interval| interval.value);
+    }
+    if let Some(node) = fields.get("max_records") {
+        checkpoint.max_records = number(node, "`max_records`", 1, u64::MAX, found);
+    }
+    if let Some(node) = fields.get("max_bytes") {
+        checkpoint.max_bytes =
+            size(node, "`max_bytes`", found).and_then(|bytes| at_least(bytes, 1 << 10, "1KiB", found));
+    }
+    if let Some(node) = fields.get("timeout") {
+        checkpoint.timeout = positive_duration(node, "`timeout`", found).map(|timeout| timeout.value);
+    }
+    if let Some(node) = fields.get("min_pause") {
+        checkpoint.min_pause = duration(node, "`min_pause`", found).map(|pause| pause.value);
+    }
+    if let Some(node) = fields.get("tolerable_failures") {
+        checkpoint.tolerable_failures =
+            number(node, "`tolerable_failures`", 0, 1000, found).map(|failures| failures as u32);
+    }
+    if let Some(node) = fields.get("storage") {
+        checkpoint.storage = storage(node, found);
+    }
+    if let Some(node) = fields.get("retained") {
+        checkpoint.retained = number(node, "`retained`", 1, 1000, found).map(|retained| retained as usize);
+    }
+    fields.later("compression", found);
+    fields.finish(found);
+    checkpoint
+}
+
+/// `file:///directory`.
+fn storage(node: &Node, found: &mut Vec<Diagnostic>) -> Option<PathBuf> {
+    let url = text(node, "`storage`", found)?;
+    match url.value.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Some(PathBuf::from(path)),
+        Some((scheme @ ("s3" | "gs" | "az" | "abfs" | "http" | "https"), _)) => {
+            found.push(not_yet(url.span, &format!("storage at `{scheme}://`")));
+            None
+        }
+        _ => {
+            let message = format!("`storage` is the URL of a directory, `{}` is not", url.value);
+            found.push(Diagnostic::new(Code::BadValue, url.span, message).hint(
+                "for example `file:///var/lib/onceflow/checkpoints`, an absolute path after `file://`",
+            ));
+            None
+        }
+    }
+}
+
+pub(super) fn restart(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Restart {
+    let mut restart = Restart::default();
+    let Some(node) = node else { return restart };
+    restart.span = super::fields::first(node.span);
+    let Some(mut fields) = Fields::open(node, "`restart`", found) else { return restart };
+    if let Some(node) = fields.get("strategy") {
+        word(node, "strategy", &[("exponential", ())], &["none", "fixed", "failure_rate"], found);
+    }
+    if let Some(node) = fields.get("initial") {
+        restart.initial = positive_duration(node, "`initial`", found).map(|initial| initial.value);
+    }
+    if let Some(node) = fields.get("max") {
+        restart.max = positive_duration(node, "`max`", found).map(|max| max.value);
+    }
+    // These belong to the other strategies.
+    for name in ["attempts", "delay", "failures", "per"] {
+        fields.later(name, found);
+    }
+    fields.finish(found);
+    restart
+}
+
+pub(super) fn state(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> State {
+    let mut state = State::default();
+    let Some(mut fields) = node.and_then(|node| Fields::open(node, "`state`", found)) else { return state };
+    if let Some(node) = fields.get("backend") {
+        let backends = [("rocksdb", Backend::RocksDb), ("memory", Backend::Memory)];
+        state.backend = word(node, "backend", &backends, &[], found).map(|backend| backend.value);
+    }
+    if let Some(node) = fields.get("dir") {
+        state.dir = text(node, "`dir`", found).and_then(|dir| {
+            if dir.value.contains("://") || dir.value.is_empty() {
+                let message = "`dir` is a directory of this machine, not a URL";
+                found.push(Diagnostic::new(Code::BadValue, dir.span, message));
+                return None;
+            }
+            Some(PathBuf::from(dir.value))
+        });
+    }
+    if let Some(node) = fields.get("memory") {
+        state.memory_bytes =
+            size(node, "`memory`", found).and_then(|bytes| at_least(bytes, LEAST_MEMORY, "1MiB", found));
+    }
+    fields.later("rocksdb", found);
+    fields.finish(found);
+    state
+}
+
+fn at_least(size: Spanned<u64>, least: u64, shown: &str, found: &mut Vec<Diagnostic>) -> Option<u64> {
+    if size.value < least {
+        let message = format!("too small: at least {shown}");
+        found.push(Diagnostic::new(Code::BadValue, size.span, message));
+        return None;
+    }
+    Some(size.value)
+}

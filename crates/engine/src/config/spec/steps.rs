@@ -1,0 +1,193 @@
+//! `steps`.
+
+use onceflow_protocol::WindowSpec;
+
+use super::fields::{Fields, first, list, map, not_yet, stream_name, texts};
+use super::values::{duration, positive_duration, sql, word};
+use super::{Named, Part, Spanned, Step, Window};
+use crate::config::document::{Key, Node, Value};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::plan::Late;
+
+/// Most panes of a window: more would make each firing a long walk.
+const MAX_PANES: i64 = 10_000;
+
+/// Clauses that mean nothing without `window`.
+const WINDOW_CLAUSES: &[&str] = &["group_by", "aggregate", "having", "allowed_lateness", "late", "emit"];
+
+pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Step> {
+    let entries = node.and_then(|node| map(node, "`steps`", found)).unwrap_or_default();
+    entries.iter().map(|(key, node)| step(key, node, found)).collect()
+}
+
+fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
+    let name = stream_name(key, "a step", found);
+    let mut step = Step { name, from: vec![], filter: None, select: Part::Absent, window: Part::Absent };
+    let Some(fields) = Fields::open(node, "a step", found) else {
+        step.select = Part::Invalid;
+        return step;
+    };
+    let mut fields = fields.named(key.span);
+    step.from =
+        fields.require("from", found).and_then(|node| texts(node, "`from`", found)).unwrap_or_default();
+    step.filter = fields.get("where").and_then(|node| sql(node, "`where`", found));
+    if let Some(node) = fields.get("select") {
+        step.select = named(node, "`select`", found);
+    }
+    step.window = match fields.entry("window") {
+        Some((key, node)) => window(key, node, &mut fields, found),
+        None => {
+            for clause in WINDOW_CLAUSES {
+                if let Some((key, _)) = fields.entry(clause) {
+                    let message = format!("`{clause}` needs a `window`");
+                    let hint = "for example `window: { tumbling: 1m }`";
+                    found.push(Diagnostic::new(Code::NeedsWindow, key.span, message).hint(hint));
+                }
+            }
+            Part::Absent
+        }
+    };
+    for name in ["set", "unset", "unnest", "join", "deduplicate", "sql", "was"] {
+        if let Some((key, _)) = fields.entry(name) {
+            found.push(not_yet(key.span, &format!("`{name}`")));
+            // The columns are not known, then.
+            step.select = Part::Invalid;
+        }
+    }
+    fields.finish(found);
+    step
+}
+
+fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Part<Window> {
+    let group_by = match fields.require("group_by", found) {
+        Some(node) => groups(node, found),
+        None => Part::Invalid,
+    };
+    let aggregate = match fields.require("aggregate", found) {
+        Some(node) => named(node, "`aggregate`", found),
+        None => Part::Invalid,
+    };
+    let having = fields.get("having").and_then(|node| sql(node, "`having`", found));
+    let lateness =
+        fields.get("allowed_lateness").and_then(|node| duration(node, "`allowed_lateness`", found));
+    if let Some(node) = fields.get("emit") {
+        emit(node, found);
+    }
+    let late = match fields.get("late") {
+        None => Part::Absent,
+        Some(node) => {
+            word(node, "late", &[("dead_letter", Late::DeadLetter), ("drop", Late::Drop)], &["stream"], found)
+                .map_or(Part::Invalid, Part::Is)
+        }
+    };
+    Part::Is(Window {
+        span: key.span,
+        spec: sizes(node, found),
+        group_by,
+        aggregate,
+        having,
+        lateness_ms: lateness.map_or(0, |lateness| lateness.value.as_millis() as i64),
+        late,
+    })
+}
+
+fn emit(node: &Node, found: &mut Vec<Diagnostic>) {
+    match &node.value {
+        Value::Map(_) => found.push(not_yet(first(node.span), "`emit: {early: …}`")),
+        _ => {
+            word(node, "emit", &[("final", ())], &["updates"], found);
+        }
+    }
+}
+
+/// `{tumbling: 1m}` or `{hopping: 10m, every: 1m}`.
+fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
+    let before = found.len();
+    let mut fields = Fields::open(node, "`window`", found)?;
+    let size = |name: &'static str, fields: &mut Fields, found: &mut Vec<Diagnostic>| {
+        let node = fields.get(name)?;
+        positive_duration(node, &format!("`{name}`"), found)
+            .map(|size| Spanned { value: size.value.as_millis() as i64, span: size.span })
+    };
+    let tumbling = size("tumbling", &mut fields, found);
+    let hopping = size("hopping", &mut fields, found);
+    let every = size("every", &mut fields, found);
+    for name in ["session", "cumulative", "offset"] {
+        fields.later(name, found);
+    }
+    fields.finish(found);
+    if found.len() > before {
+        return None;
+    }
+    match (tumbling, hopping, every) {
+        (Some(size), None, None) => WindowSpec::tumbling(size.value),
+        (None, Some(size), Some(every)) => {
+            let wrong = if every.value > size.value {
+                Some("`every` is longer than the window: records between two windows would vanish".to_owned())
+            } else if size.value % every.value != 0 {
+                Some("`every` does not divide the window".to_owned())
+            } else if size.value / every.value > MAX_PANES {
+                Some(format!("`every` divides the window into more than {MAX_PANES} parts"))
+            } else {
+                None
+            };
+            match wrong {
+                Some(message) => {
+                    found.push(Diagnostic::new(Code::WindowSize, every.span, message));
+                    None
+                }
+                None => WindowSpec::new(size.value, every.value),
+            }
+        }
+        _ => {
+            let message = "a window is `{ tumbling: 1m }` or `{ hopping: 10m, every: 1m }`";
+            found.push(Diagnostic::new(Code::WindowSize, first(node.span), message));
+            None
+        }
+    }
+}
+
+/// A map of names and expressions.
+fn named(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Part<Vec<Named>> {
+    let Some(entries) = map(node, what, found) else { return Part::Invalid };
+    if entries.is_empty() {
+        found.push(Diagnostic::new(Code::BadValue, node.span, format!("{what} names nothing")));
+        return Part::Invalid;
+    }
+    let named = entries.iter().map(|(key, node)| {
+        if key.name.is_empty() {
+            found.push(Diagnostic::new(Code::BadValue, key.span, "a column needs a name"));
+        }
+        let name = Spanned { value: key.name.clone(), span: key.span };
+        Named { name, sql: sql(node, &format!("`{}`", key.name), found) }
+    });
+    Part::Is(named.collect())
+}
+
+/// `[a, b]`, or a map of names and expressions.
+fn groups(node: &Node, found: &mut Vec<Diagnostic>) -> Part<Vec<Named>> {
+    if let Value::Map(_) = node.value {
+        return named(node, "`group_by`", found);
+    }
+    let Some(items) = list(node, "`group_by`", found) else { return Part::Invalid };
+    if items.is_empty() {
+        let message = "`group_by` names nothing";
+        found.push(Diagnostic::new(Code::BadValue, node.span, message));
+        return Part::Invalid;
+    }
+    let mut groups: Vec<Named> = vec![];
+    for item in items {
+        let Some(sql) = sql(item, "a group", found) else { continue };
+        let name = Spanned { value: sql.text().to_owned(), span: item.span };
+        if groups.iter().any(|group| group.name.value == name.value) {
+            found.push(Diagnostic::new(
+                Code::Repeated,
+                name.span,
+                format!("`{}` is there twice", name.value),
+            ));
+        } else {
+            groups.push(Named { name, sql: Some(sql) });
+        }
+    }
+    Part::Is(groups)
+}

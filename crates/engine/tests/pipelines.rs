@@ -1,0 +1,148 @@
+//! Valid pipelines become the plans that they describe.
+
+use std::time::Duration;
+
+use arrow::datatypes::DataType;
+use onceflow_engine::config::{self, Defaults};
+use onceflow_engine::plan::{EventTimeFrom, Key, OnError, Plan, Stream};
+
+const PER_USER: &str = include_str!("pipelines/orders-per-user.yaml");
+const CLEAN: &str = include_str!("pipelines/orders-clean.yaml");
+
+fn defaults() -> Defaults {
+    config::read_defaults("onceflow.yaml", "kafka: { bootstrap_servers: \"broker:1234\" }", &|_| None)
+        .unwrap()
+}
+
+fn compile(text: &str) -> Plan {
+    config::compile("test.yaml", text, &defaults(), &|_| None).unwrap_or_else(|found| panic!("\n{found}"))
+}
+
+fn names(schema: &arrow::datatypes::Schema) -> Vec<String> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let null = if field.is_nullable() { "" } else { " not null" };
+            format!("{} {}{null}", field.name(), onceflow_engine::expr::sql_type(field.data_type()))
+        })
+        .collect()
+}
+
+#[test]
+fn windows() {
+    let plan = compile(PER_USER);
+    assert_eq!(plan.pipeline, "orders-per-user");
+    assert_eq!(plan.kafka.bootstrap_servers, "localhost:9092");
+    assert_eq!(plan.parallelism, 2);
+    assert_eq!(plan.checkpoint.interval, Duration::from_millis(200));
+    assert_eq!(plan.checkpoint.max_records, 1_000_000);
+    assert_eq!(plan.output_topics, ["orders-per-user", "orders-hourly", "orders-per-user.dead-letter"]);
+    assert_eq!(plan.dead_letter, Some(2));
+
+    let orders = &plan.sources[0];
+    assert_eq!(
+        names(&orders.schema),
+        [
+            "user_id varchar not null",
+            "country varchar",
+            "amount decimal(12,2) not null",
+            "ts bigint not null"
+        ]
+    );
+    assert_eq!(orders.columns[1].path, ["customer", "address", "country"]);
+    assert_eq!(orders.event_time, EventTimeFrom::Column { column: 3, multiplier: 1, divisor: 1 });
+    assert_eq!((orders.watermark_delay_ms, orders.idle_after), (5000, Some(Duration::from_secs(30))));
+
+    assert_eq!(
+        plan.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(),
+        ["paid", "per_user", "hourly"]
+    );
+    let per_user = &plan.steps[1];
+    assert_eq!(per_user.inputs, [Stream::Step(0)]);
+    assert_eq!(per_user.on_error, OnError::DeadLetter);
+    assert_eq!(
+        names(&per_user.output_schema),
+        [
+            "user_id varchar not null",
+            "window_start timestamp not null",
+            "window_end timestamp not null",
+            "order_count bigint not null",
+            "total_cents bigint",
+            "mean decimal(38,6)",
+            "biggest decimal(12,2)",
+        ]
+    );
+    let window = per_user.window.as_ref().unwrap();
+    assert_eq!(
+        (window.spec.size_ms(), window.spec.every_ms(), window.lateness_ms),
+        (60_000, 60_000, 600_000)
+    );
+    assert_eq!(
+        window.identity,
+        "window 60000 every 60000\n\
+         group \"user_id\" varchar = user_id\n\
+         aggregate \"order_count\" * = count(*)\n\
+         aggregate \"total_cents\" bigint = sum(cents)\n\
+         aggregate \"mean\" decimal(12,2) = avg(amount)\n\
+         aggregate \"biggest\" decimal(12,2) = max(amount)\n"
+    );
+
+    assert_eq!(plan.sinks[0].key, Key::Json(vec![0, 1]));
+    // No key of its own: the groups, of which there are two.
+    assert_eq!(plan.sinks[1].key, Key::Json(vec![0, 1]));
+    assert!(!plan.sinks[1].forward_headers);
+}
+
+#[test]
+fn no_windows() {
+    let plan = compile(CLEAN);
+    assert_eq!(plan.kafka.bootstrap_servers, "broker:1234");
+    assert_eq!(names(&plan.sources[0].schema).len(), 4);
+    let all = &plan.steps[0];
+    assert_eq!(all.inputs, [Stream::Source(0), Stream::Source(1)]);
+    // In the order of the first input; NULL where one of them may be.
+    assert_eq!(
+        names(&all.input_schema),
+        ["email varchar", "country varchar", "at timestamp", "paid boolean"]
+    );
+    // One source drops what it cannot read, the other stops: their union stops.
+    assert_eq!(all.on_error, OnError::Fail);
+    assert_eq!(names(&plan.steps[1].output_schema), ["country varchar", "domain varchar", "at timestamp"]);
+    assert_eq!(plan.sinks[0].key, Key::Incoming);
+    assert_eq!(plan.sinks[0].on_error, OnError::Drop);
+    assert!(plan.sinks[1].forward_headers);
+    assert_eq!(plan.sinks[2].key, Key::Text(0));
+    assert_eq!(plan.dead_letter, None);
+}
+
+#[test]
+fn columns_of_steps_without_select_follow_their_readers() {
+    let plan = compile(
+        "pipeline: p
+sources:
+  s: { topics: [t], format: json, schema: { a: bigint, b: bigint, c: bigint, d: bigint } }
+steps:
+  filtered: { from: s, where: a > 0 }
+  counted: { from: filtered, window: { tumbling: 1s }, group_by: [c], aggregate: { n: count(*) }, late: drop }
+sinks:
+  out: { from: counted, topic: u, format: json }
+",
+    );
+    assert_eq!(names(&plan.sources[0].schema), ["a bigint", "c bigint"]);
+    assert_eq!(plan.sources[0].event_time, EventTimeFrom::Record);
+    assert_eq!(plan.sinks[0].key, Key::Json(vec![0]));
+    assert_eq!(plan.steps[1].window.as_ref().unwrap().group_by[0].data_type, DataType::Int64);
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    let text = CLEAN.replace(
+        "sources:",
+        "kafka: { bootstrap_servers: 'a:1', properties: { sasl.password: '${PW}', client.id: x } }\nsources:",
+    );
+    let plan = config::compile("f", &text, &defaults(), &|_| Some("hunter2".to_owned())).unwrap();
+    assert_eq!(plan.kafka.properties["sasl.password"], "hunter2");
+    let shown = format!("{plan:?}");
+    assert!(shown.contains("***") && !shown.contains("hunter2"));
+}
