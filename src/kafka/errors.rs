@@ -68,7 +68,7 @@ impl KafkaError {
     }
 
     /// A broken invariant of this layer.
-    pub(super) fn bug(what: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn bug(what: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Bug, what: what.into(), code: None, message: message.into() }
     }
 

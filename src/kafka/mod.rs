@@ -55,12 +55,11 @@ mod tests;
 #[forbid(unsafe_code)]
 mod topic_limits;
 
-pub use admin::{Admin, Creation, NewTopic, TopicConfig, TopicDescription};
+pub use admin::{Admin, TopicDescription};
 pub use control_reader::{ControlReader, ControlRecord, Fate, Newest, Until};
-pub use control_topic::{ControlTopic, Ensured};
-pub use errors::{Code, KafkaError, Result};
-pub use native::MessageBatch;
+pub use control_topic::ControlTopic;
+pub use errors::KafkaError;
 pub use producer::{OutRecord, SendError, TopicRef, TransactionalProducer};
-pub use properties::{Connection, Isolation, ProducerSettings, check};
-pub use reader::{Bounds, Fetched, Offsets, PartitionQueue, Reader};
-pub use topic_limits::{Refusal, TopicLimits};
+pub use properties::{Connection, Isolation, ProducerSettings};
+pub use reader::{PartitionQueue, Reader};
+pub use topic_limits::TopicLimits;

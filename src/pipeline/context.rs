@@ -42,9 +42,9 @@ pub struct Context {
     /// Bytes of output that may be held before sources are no longer polled.
     pub held_limit: usize,
     /// Bytes that one worker's tables may take before it evicts.
-    pub table_share: usize,
+    pub table_share: u64,
     /// Bytes that one worker's tables may take where nothing can be evicted.
-    pub memory_share: usize,
+    pub memory_share: u64,
     /// Figures for `/metrics`.
     pub metrics: Arc<PipelineMetrics>,
     instance: String,
@@ -76,8 +76,8 @@ impl Context {
             settings: settings(&plan, transactional_id.clone(), until_end),
             windowed: windowed_steps(&plan),
             held_limit: ((memory / HELD_PART) as usize).max(1 << 20),
-            table_share: ((memory / TABLES_PART) as usize / workers).max(64 << 10),
-            memory_share: memory as usize / workers,
+            table_share: (memory / TABLES_PART / workers as u64).max(64 << 10),
+            memory_share: memory / workers as u64,
             namespace: namespace.to_string(),
             control_topic: format!("{group_id}.control"),
             group_id,

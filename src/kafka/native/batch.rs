@@ -16,6 +16,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onceflow_engine::message;
 use rdkafka_sys as sys;
 
 use super::super::errors::{Code, KafkaError, Result, code_of};
@@ -196,6 +197,18 @@ impl MessageBatch {
         }
     }
 
+    /// Releases the records from this offset on.
+    pub fn truncate_at(&mut self, offset: i64) {
+        let keep = self.messages.partition_point(|message| {
+            // SAFETY: as in `message`.
+            unsafe { message.as_ref() }.offset < offset
+        });
+        for message in self.messages.drain(keep..) {
+            // SAFETY: a live message of ours that nobody refers to any more.
+            unsafe { sys::rd_kafka_message_destroy(message.as_ptr()) };
+        }
+    }
+
     /// Removes what is not data, and releases it.
     fn split_off_events(&mut self) -> Vec<RawEvent> {
         let mut events = Vec::new();
@@ -221,6 +234,28 @@ impl MessageBatch {
             }
         });
         events
+    }
+}
+
+/// What the engine sees of it.
+impl message::MessageBatch for MessageBatch {
+    fn len(&self) -> usize {
+        MessageBatch::len(self)
+    }
+    fn offset(&self, i: usize) -> i64 {
+        MessageBatch::offset(self, i)
+    }
+    fn timestamp(&self, i: usize) -> i64 {
+        MessageBatch::timestamp(self, i).unwrap_or(-1)
+    }
+    fn key(&self, i: usize) -> Option<&[u8]> {
+        MessageBatch::key(self, i)
+    }
+    fn value(&self, i: usize) -> Option<&[u8]> {
+        MessageBatch::value(self, i)
+    }
+    fn headers(&self, i: usize, visit: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        MessageBatch::headers(self, i, visit);
     }
 }
 

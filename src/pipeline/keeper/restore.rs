@@ -177,7 +177,7 @@ impl Keeper {
             restored.map_err(|error| worker_trouble(error, &format!("step {}", self.steps[window].name)))?;
             if self.cold.as_ref().is_some_and(Cold::can_evict) {
                 let context = &self.context;
-                while worker.memory_bytes() > context.table_share as u64 {
+                while worker.memory_bytes() > context.table_share {
                     let freed = worker.evict_one(&mut || context.next_generation());
                     if freed.map_err(|error| worker_trouble(error, "evicting"))? == 0 {
                         break;

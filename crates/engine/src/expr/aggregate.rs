@@ -72,7 +72,11 @@ pub fn analyze_aggregate(text: &str, scope: &Scope) -> Result<AggregateCall, Vec
             });
         }
         None => {
-            return Err(vec![Mistake::new(Code::NotAggregate, at, format!("`{written}` needs one argument"))]);
+            return Err(vec![Mistake::new(
+                Code::NotAggregate,
+                at,
+                format!("`{written}` needs one argument"),
+            )]);
         }
         Some(argument) => argument,
     };
