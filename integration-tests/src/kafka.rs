@@ -92,10 +92,13 @@ impl Kafka {
         assert!(created[0].is_ok(), "{name}: {created:?}");
     }
 
-    /// Deletes a topic.
+    /// Deletes a topic, and waits until it is gone.
     pub fn delete_topic(&self, name: &str) {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         assert!(deleted[0].is_ok(), "{name}: {deleted:?}");
+        while self.end_offset(name, 0).is_some() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Deletes the records of a partition before `offset`, as retention would.

@@ -83,6 +83,11 @@ impl Orders {
         })
     }
 
+    /// The same orders without an end, for a [`Live`](crate::topic::Live) producer that is stopped.
+    pub fn endless(&self) -> impl Iterator<Item = NewRecord> + Send + use<> {
+        Self { records: u64::MAX, ..self.clone() }.generate()
+    }
+
     /// Parts of the input: the first `n` records, and the rest.
     pub fn split(&self, n: usize) -> (Vec<NewRecord>, Vec<NewRecord>) {
         let mut first: Vec<NewRecord> = self.generate().collect();

@@ -205,6 +205,13 @@ sinks:
         records.iter().filter(|record| record.key.as_deref() == Some(b"decision")).map(Record::json).collect()
     }
 
+    /// Whether the shard has files of evicted panes, in any incarnation.
+    pub fn has_cold_files(&self) -> bool {
+        self.files("cold")
+            .iter()
+            .any(|incarnation| std::fs::read_dir(incarnation).is_ok_and(|mut files| files.next().is_some()))
+    }
+
     /// Files of the shard below `folder`, sorted by name; none if the folder is not there.
     pub fn files(&self, folder: &str) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.shard().join(folder)) else { return Vec::new() };

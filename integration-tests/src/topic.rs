@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -212,10 +212,10 @@ pub fn write_all(kafka: &Kafka, topic: &str, records: impl IntoIterator<Item = N
     producer.flush();
 }
 
-/// A producer that works in the background, at a rate.
+/// A producer that works in the background, at a rate, until it is stopped. So a test that is slow today does not run out of input.
 pub struct Live {
-    sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
 }
 
 impl Live {
@@ -226,36 +226,32 @@ impl Live {
         per_second: u64,
         records: impl Iterator<Item = NewRecord> + Send + 'static,
     ) -> Self {
-        let sent = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
         let producer = Producer::new(kafka, topic);
-        let counter = Arc::clone(&sent);
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let start = Instant::now();
-            for (index, record) in (0u64..).zip(records) {
-                let due = Duration::from_micros(index * 1_000_000 / per_second);
+            let mut sent = 0;
+            for record in records {
+                let due = Duration::from_micros(sent * 1_000_000 / per_second);
                 if let Some(early) = due.checked_sub(start.elapsed()) {
                     std::thread::sleep(early.max(Duration::from_millis(2)));
                 }
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
                 producer.send(&record);
-                counter.store(index + 1, Ordering::Relaxed);
+                sent += 1;
             }
             producer.flush();
+            sent
         });
-        Self { sent, thread: Some(thread) }
+        Self { stop, thread }
     }
 
-    /// How many records have been handed over.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Whether everything is written.
-    pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Waits until everything is written.
-    pub fn finish(mut self) {
-        self.thread.take().unwrap().join().unwrap();
+    /// Ends the production, and returns how many records were written and delivered.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
     }
 }

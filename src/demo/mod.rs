@@ -141,10 +141,10 @@ impl Run {
             INTERVAL.as_millis(),
             args.kills
         ));
-        let orders = Orders::start(self, args)?;
+        let mut orders = Orders::start(self, args)?;
         let mut decided = Decided { follower: self.kafka.follow(&self.control)?, counts: Counts::default() };
         for kill in 1..=args.kills {
-            let how = self.one_death(args, kill, &orders, &mut decided, &mut progress)?;
+            let how = self.one_death(args, kill, &mut orders, &mut decided, &mut progress)?;
             let at = grouped(decided.counts.read);
             progress.say(&format!("  death {kill} of {}, {at} orders committed: {how}", args.kills));
         }
@@ -170,7 +170,7 @@ impl Run {
         &self,
         args: &DemoArgs,
         kill: u64,
-        orders: &Orders,
+        orders: &mut Orders,
         decided: &mut Decided,
         progress: &mut Progress,
     ) -> Result<&'static str> {
@@ -279,7 +279,7 @@ impl Decided {
 
 /// The thread that writes the orders.
 struct Orders {
-    thread: JoinHandle<Result<u64>>,
+    thread: Option<JoinHandle<Result<u64>>>,
     sent: Arc<AtomicU64>,
     records: u64,
 }
@@ -310,7 +310,7 @@ impl Orders {
             Ok(count)
         };
         let thread = std::thread::Builder::new().name("orders".into()).spawn(write)?;
-        Ok(Self { thread, sent, records: args.records })
+        Ok(Self { thread: Some(thread), sent, records: args.records })
     }
 
     fn sent(&self) -> u64 {
@@ -321,20 +321,26 @@ impl Orders {
         self.sent() == self.records
     }
 
-    /// An error if the thread has given up; which error, [`Orders::finish`] tells.
-    fn must_not_have_failed(&self) -> Result<()> {
-        if self.thread.is_finished() && !self.all_sent() {
-            bail!("the orders could not be written; is the broker still there?");
+    /// The thread's error, if it has given up.
+    fn must_not_have_failed(&mut self) -> Result<()> {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) && !self.all_sent() {
+            self.join()?;
+            bail!("not all orders were written");
         }
         Ok(())
     }
 
     /// Waits until all orders are written, and returns how many.
-    fn finish(self, mut meanwhile: impl FnMut(u64)) -> Result<u64> {
-        while !self.thread.is_finished() {
+    fn finish(mut self, mut meanwhile: impl FnMut(u64)) -> Result<u64> {
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             meanwhile(self.sent());
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.thread.join().map_err(|_| anyhow!("the thread that writes the orders panicked"))?
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<u64> {
+        let thread = self.thread.take().context("the orders have failed before")?;
+        thread.join().map_err(|_| anyhow!("the thread that writes the orders panicked"))?
     }
 }

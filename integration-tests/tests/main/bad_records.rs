@@ -37,7 +37,7 @@ fn bad() -> Vec<(&'static str, Option<Vec<u8>>)> {
             text(r#"{"user_id":"u","amount":99999999999.00,"weight":1,"ts":1767225600000}"#),
         ),
         (
-            "an object on the way to a nested one",
+            "an array for a nested text",
             text(
                 r#"{"user_id":"u","amount":1,"weight":1,"ts":1767225600000,"customer":{"address":{"country":[]}}}"#,
             ),

@@ -17,7 +17,7 @@ fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
     let scenario = Scenario::on(kafka, "broker");
     scenario.create_topics(4);
     let file = scenario.write_windowed(&Settings { parallelism: 2, ..Settings::default() });
-    let live = Live::start(kafka, &scenario.input(), 1_500, Orders::default().generate());
+    let live = Live::start(kafka, &scenario.input(), 1_500, Orders::default().endless());
     let mut daemon = Daemon::run(&scenario, &file);
     for _ in 0..2 {
         let before = kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
@@ -28,11 +28,11 @@ fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
         std::thread::sleep(Duration::from_millis(500));
         kafka.restart();
     }
-    live.finish();
+    let written = live.stop();
     daemon.wait_until_ready();
     daemon.eventually_alive("to read everything", |_| {
         let decided = scenario.decisions().last()?["counts"]["in"].as_u64()?;
-        (decided == 20_000).then_some(())
+        (decided == written).then_some(())
     });
     daemon.stop();
     Daemon::run_until_end(&scenario, &file);

@@ -29,13 +29,13 @@ fn the_second_instance_works_and_the_first_stays_up_fenced() {
     let scenario = Scenario::new("fenced");
     scenario.create_topics(4);
     let file = scenario.write_windowed(&Settings::default());
-    let live = Live::start(scenario.kafka, &scenario.input(), 4_000, Orders::default().generate());
+    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, Orders::default().endless());
     let mut first = Daemon::run(&scenario, &file);
     first.wait_until_ready();
     let mut second = Daemon::run(&scenario, &file);
     second.wait_until_ready();
     assert_fenced(&mut first, &newest_claim(&scenario));
-    live.finish();
+    live.stop();
     // No war: the second one is still the owner, and the first one still there.
     assert_eq!(second.get("/readyz").map(|answer| answer.status), Some(200));
     first.stop();
@@ -49,7 +49,7 @@ fn a_zombie_that_wakes_up_does_no_harm() {
     let scenario = Scenario::new("zombie");
     scenario.create_topics(4);
     let file = scenario.write_windowed(&Settings { parallelism: 2, ..Settings::default() });
-    let live = Live::start(scenario.kafka, &scenario.input(), 4_000, Orders::default().generate());
+    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, Orders::default().endless());
     let mut zombie = Daemon::run(&scenario, &file);
     zombie.eventually_alive("to commit", |_| {
         scenario.kafka.end_offset(&scenario.control(), 0).filter(|end| *end >= 8)
@@ -63,7 +63,7 @@ fn a_zombie_that_wakes_up_does_no_harm() {
     });
     zombie.signal(libc::SIGCONT);
     assert_fenced(&mut zombie, &newest_claim(&scenario));
-    live.finish();
+    live.stop();
     assert_eq!(successor.get("/readyz").map(|answer| answer.status), Some(200));
     zombie.stop();
     successor.stop();

@@ -22,6 +22,27 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn what_is_empty_is_told_from_what_is_absent() {
+    let scenario = Scenario::new("harness-empty");
+    scenario.create_topics(1);
+    let bytes = |text: &str| Some(text.as_bytes().to_vec());
+    let kinds = [(None, None), (bytes(""), bytes("")), (bytes("k"), bytes("v"))];
+    let headers = vec![("a".to_owned(), None), ("a".to_owned(), bytes("")), ("b".to_owned(), bytes("x"))];
+    let written = kinds.clone().map(|(key, value)| NewRecord {
+        partition: 0,
+        timestamp: 7,
+        key,
+        value,
+        headers: headers.clone(),
+    });
+    write_all(scenario.kafka, &scenario.input(), written);
+    let read = scenario.committed(&scenario.input());
+    let found: Vec<_> = read.iter().map(|record| (record.key.clone(), record.value.clone())).collect();
+    assert_eq!(found, kinds);
+    assert!(read.iter().all(|record| record.headers == headers && record.timestamp == 7), "{read:?}");
+}
+
+#[test]
 fn aborted_records_are_seen_by_one_reader_only() {
     let scenario = Scenario::new("harness-aborted");
     scenario.create_topics(1);

@@ -13,11 +13,11 @@ fn check(name: &str, points: &[&str]) {
     scenario.create_topics(4);
     let settings = Settings { interval: "50ms", parallelism: 2, ..Settings::default() };
     let file = scenario.write_windowed(&settings);
-    let live = Live::start(scenario.kafka, &scenario.input(), 2_000, Orders::default().generate());
+    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, Orders::default().endless());
     for point in points {
         Daemon::run_armed(&scenario, &file, point).wait_for_self_kill();
     }
-    live.finish();
+    live.stop();
     Daemon::run_until_end(&scenario, &file);
     verify(&scenario, Window::TUMBLING);
 }

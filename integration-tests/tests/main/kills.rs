@@ -14,36 +14,34 @@ const KILLS: u32 = 20;
 
 /// Long names and many open panes: far more than 8 MiB of groups.
 fn orders(seed: u64) -> Orders {
-    Orders { seed, records: 200_000, users: 6_000, name_length: 96, step_ms: 5, ..Orders::default() }
+    Orders { seed, users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() }
 }
 
 fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
     let scenario = Scenario::new(name);
     scenario.create_topics(4);
     let file = scenario.write_windowed(&settings);
-    let live = Live::start(scenario.kafka, &scenario.input(), 15_000, orders(seed).generate());
+    let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders(seed).endless());
     let mut rng = Rng::new(seed);
-    let mut kills = 0;
     let mut evicted = false;
-    while kills < KILLS || !live.is_finished() {
+    for kill in 0..KILLS {
         let before = scenario.kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
         let mut daemon = Daemon::run(&scenario, &file);
         // One half dies anywhere, the start included; the other after some decisions (a claim and its marker come before), so
         // that there is progress however slow the machine.
-        if kills % 2 == 1 {
+        if kill % 2 == 1 {
             daemon.eventually_alive("to commit", |_| {
                 scenario.kafka.end_offset(&scenario.control(), 0).filter(|end| *end >= before + 6)
             });
         }
         std::thread::sleep(Duration::from_millis(rng.below(600)));
-        evicted |= !scenario.files("cold").is_empty();
+        evicted |= scenario.has_cold_files();
         daemon.kill();
-        kills += 1;
     }
-    live.finish();
+    live.stop();
     Daemon::run_until_end(&scenario, &file);
     let verdict = verify(&scenario, settings.window);
-    println!("{name}: {kills} kills, {verdict:?}, {} decisions", scenario.decisions().len());
+    println!("{name}: {KILLS} kills, {verdict:?}, {} decisions", scenario.decisions().len());
     assert!(verdict.late > 100 && verdict.broken > 100, "{verdict:?}");
     assert!(
         !evicts || evicted,
@@ -99,7 +97,7 @@ mod evicting {
 fn the_number_of_workers_changes_between_starts() {
     let scenario = Scenario::new("rescaled");
     scenario.create_topics(4);
-    let live = Live::start(scenario.kafka, &scenario.input(), 20_000, orders(31).generate());
+    let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders(31).endless());
     let mut file = scenario.dir().to_owned();
     for parallelism in [1, 3, 2, 1, 4, 1] {
         file = scenario.write_windowed(&Settings { parallelism, lateness: "6m", ..Settings::default() });
@@ -110,7 +108,7 @@ fn the_number_of_workers_changes_between_starts() {
         });
         daemon.kill();
     }
-    live.finish();
+    live.stop();
     Daemon::run_until_end(&scenario, &file);
     verify(&scenario, Window::TUMBLING);
 }
