@@ -29,6 +29,10 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["message.timeout.ms", "delivery.timeout.ms"],
         "a record is retried for as long as its transaction may live, which `checkpoint` decides",
     ),
+    (
+        &["message.max.bytes"],
+        "follows from the `max.message.bytes` of the topics that are written, which is read at start-up",
+    ),
     (&["acks", "request.required.acks"], "always `all`: a commit must not outlive the records it commits"),
     (
         &["partitioner", "partitioner_cb"],
@@ -116,7 +120,7 @@ const JAVA_ONLY: &[(&str, &str)] = &[
     ("metric.reporters", "reporters are Java classes; the daemon serves `/metrics`"),
     ("buffer.memory", "use `queue.buffering.max.kbytes`"),
     ("max.block.ms", "a full send queue holds back the sources; leave it out"),
-    ("max.request.size", "use `message.max.bytes`; the topics' own limits are read at start-up"),
+    ("max.request.size", "the limits of the topics are read at start-up; leave it out"),
     ("max.poll.records", "batches are sized by the daemon; leave it out"),
     ("fetch.max.wait.ms", "use `fetch.wait.max.ms`"),
     ("default.api.timeout.ms", "time limits of calls follow from `checkpoint.timeout`; leave it out"),
