@@ -98,12 +98,14 @@ fn order(spec: &Spec, inputs: &[Vec<Option<Reads>>], found: &mut Vec<Diagnostic>
         let (mut path, mut at) = (vec![], start);
         while !told[at] && !path.contains(&at) {
             path.push(at);
-            match waits[at].iter().find(|input| !told[**input]) {
-                Some(input) => at = *input,
-                None => break,
-            }
+            // Every step that is left waits for another one that is left.
+            let Some(input) = waits[at].iter().find(|input| !order.contains(*input)) else { break };
+            at = *input;
         }
-        if let Some(entry) = path.iter().position(|step| *step == at).filter(|_| !told[at]) {
+        // Back on the path of this very walk: a circle. On that of an earlier one: it has been told.
+        if let Some(entry) = path.iter().position(|step| *step == at)
+            && !told[at]
+        {
             let circle: Vec<&str> =
                 path[entry..].iter().chain([&at]).map(|step| spec.steps[*step].name.value.as_str()).collect();
             let message = format!("steps read each other in a circle: {}", circle.join(" ← "));
