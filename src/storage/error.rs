@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What the caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,13 +58,9 @@ impl StorageError {
     }
 
     /// The file or directory concerned.
-    pub fn path(&self) -> &Path {
+    #[cfg(test)]
+    pub fn path(&self) -> &std::path::Path {
         &self.path
-    }
-
-    /// Whether the same call may succeed later, with nothing else changed.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, StorageErrorKind::Full | StorageErrorKind::Io)
     }
 }
 

@@ -102,7 +102,6 @@ mod tests {
         ] {
             let error = FileName::parse(name).expect_err(name);
             assert_eq!(error.kind(), StorageErrorKind::Name, "{name}");
-            assert!(!error.is_retryable());
         }
         assert!(FileName::snapshot(1, "a/../../b").is_err());
         assert!(FileName::cold("..", "x").is_err());

@@ -249,7 +249,6 @@ mod tests {
             })
             .unwrap_err();
         assert_eq!(error.kind(), StorageErrorKind::Full);
-        assert!(error.is_retryable());
         assert!(error.to_string().contains("00000000000000000001-a.snapshot: "), "{error}");
         assert_eq!(names(&storage), Vec::<String>::new());
         // The same name can be tried again.
@@ -264,7 +263,6 @@ mod tests {
         storage.create(&name, |out| out.write_all(b"first")).unwrap();
         let error = storage.create(&name, |out| out.write_all(b"second")).unwrap_err();
         assert_eq!(error.kind(), StorageErrorKind::Exists);
-        assert!(!error.is_retryable());
         assert_eq!(storage.read(&name).unwrap(), b"first");
         assert_eq!(names(&storage), [name.as_str()], "no temporary file stays");
     }
