@@ -11,7 +11,7 @@
 //!   PartitionQueue::poll(max, timeout) -> Fetched { batch: MessageBatch, reached_end: Option<i64> }
 //!                 ::next_offset()  ::topic()  ::partition()                           Send: goes to its worker
 //!   MessageBatch::{len, offset(i), timestamp(i), key(i), value(i), size(i), headers(i, visit)}            Send
-//!   Reader::{poll_main, pause, resume, commit_offsets, committed, beginning_and_stable_end, offsets_for_time}
+//!   Reader::{poll_main, commit_offsets, committed, beginning_and_stable_end}
 //!
 //! TransactionalProducer::create(&connection, &ProducerSettings::new(id, transaction_timeout, &[TopicLimits]))
 //!   ::init_transactions(timeout)  ::begin()  ::topic(name) -> TopicRef  ::send(&OutRecord) -> SendError::QueueFull
@@ -20,9 +20,9 @@
 //! Admin::open(&connection)
 //!   ::cluster_id  ::brokers  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout
 //!   ::create_topic(&NewTopic, timeout) -> Creation
-//! TopicLimits::check(key, value_bytes, headers, header_bytes, timestamp, now) -> Result<(), Refusal>
+//! TopicLimits::at(now) -> what the engine checks records against
 //!
-//! ControlTopic { name, shards }.ensure(&admin, timeout) -> Ensured { created, topic }      .inspect(..)
+//! ControlTopic { name, shards }.ensure(&admin, timeout) -> Ensured { created, topic }
 //! ControlReader::open(&connection, group_id, topic, partition, Isolation)
 //!   ::newest(Until, enough, deadline) -> Newest    ::scan(from, Until, deadline, visit) -> end
 //!   ::fate(offset, deadline) -> Fate               ::bounds(deadline) -> Bounds

@@ -141,22 +141,6 @@ impl Reader {
         self.client.take_errors().into_iter().try_for_each(KafkaError::unless_repaired)
     }
 
-    /// Stops fetching these partitions. What was fetched but not taken is dropped, and fetched again later.
-    ///
-    /// # Errors
-    /// `Bug` for partitions that are not assigned.
-    pub fn pause(&self, partitions: &[(&str, i32)]) -> Result<()> {
-        list(partitions, 0)?.pause(&self.client)
-    }
-
-    /// Fetches paused partitions again, from the last taken record on.
-    ///
-    /// # Errors
-    /// `Bug` for partitions that are not assigned.
-    pub fn resume(&self, partitions: &[(&str, i32)]) -> Result<()> {
-        list(partitions, 0)?.resume(&self.client)
-    }
-
     /// Commits group offsets, which serve lag tools only. Without `wait` the answer is not seen.
     ///
     /// # Errors
@@ -184,20 +168,6 @@ impl Reader {
     pub fn beginning_and_stable_end(&self, topic: &str, partition: i32, timeout: Duration) -> Result<Bounds> {
         let (low, end) = self.client.query_bounds(topic, partition, timeout)?;
         Ok(Bounds { low, end })
-    }
-
-    /// For each partition the first offset whose record has at least this timestamp (milliseconds since 1970);
-    /// `None` where there is no such record yet.
-    ///
-    /// # Errors
-    /// As [`Self::beginning_and_stable_end`].
-    pub fn offsets_for_time(
-        &self,
-        partitions: &[(&str, i32)],
-        timestamp: i64,
-        timeout: Duration,
-    ) -> Result<Offsets> {
-        list(partitions, timestamp)?.offsets_for_times(&self.client, timeout)
     }
 }
 

@@ -81,12 +81,6 @@ mod raw {
             callback: Option<unsafe extern "C" fn()>,
             opaque: *mut std::ffi::c_void,
         ) -> c_int;
-        #[link_name = "rd_kafka_offsets_for_times"]
-        pub fn offsets_for_times(
-            rk: *mut sys::rd_kafka_t,
-            partitions: *mut sys::rd_kafka_topic_partition_list_t,
-            timeout_ms: c_int,
-        ) -> c_int;
         #[link_name = "rd_kafka_metadata"]
         pub fn metadata(
             rk: *mut sys::rd_kafka_t,
@@ -101,16 +95,6 @@ mod raw {
         pub fn assign(
             rk: *mut sys::rd_kafka_t,
             partitions: *const sys::rd_kafka_topic_partition_list_t,
-        ) -> c_int;
-        #[link_name = "rd_kafka_pause_partitions"]
-        pub fn pause(
-            rk: *mut sys::rd_kafka_t,
-            partitions: *mut sys::rd_kafka_topic_partition_list_t,
-        ) -> c_int;
-        #[link_name = "rd_kafka_resume_partitions"]
-        pub fn resume(
-            rk: *mut sys::rd_kafka_t,
-            partitions: *mut sys::rd_kafka_topic_partition_list_t,
         ) -> c_int;
     }
 }

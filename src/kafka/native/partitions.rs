@@ -69,26 +69,6 @@ impl Partitions {
         client.check("assign partitions", code)
     }
 
-    /// Stops fetching these partitions. What was fetched but not taken is dropped and fetched again later.
-    ///
-    /// # Errors
-    /// As [`Self::assign`].
-    pub fn pause(&self, client: &Client) -> Result<()> {
-        // SAFETY: as for `assign`.
-        let code = unsafe { raw::pause(client.as_ptr(), self.0.as_ptr()) };
-        client.check("pause partitions", code)
-    }
-
-    /// Fetches paused partitions again, from the position of what was last taken.
-    ///
-    /// # Errors
-    /// As [`Self::assign`].
-    pub fn resume(&self, client: &Client) -> Result<()> {
-        // SAFETY: as for `assign`.
-        let code = unsafe { raw::resume(client.as_ptr(), self.0.as_ptr()) };
-        client.check("resume partitions", code)
-    }
-
     /// Commits group offsets without waiting for the broker; a failure is only logged by librdkafka.
     ///
     /// # Errors
@@ -140,18 +120,6 @@ impl Partitions {
         let code = unsafe { raw::committed(client.as_ptr(), self.0.as_ptr(), millis(timeout)) };
         client.check("read committed group offsets", code)?;
         self.entries(client, "read the committed group offset")
-    }
-
-    /// Reads, for each partition, the first offset whose timestamp is at least the given one (milliseconds, in
-    /// the place of the offset).
-    ///
-    /// # Errors
-    /// `Retry` without a leader, `Config` for a partition that does not exist.
-    pub fn offsets_for_times(&self, client: &Client, timeout: Duration) -> Result<Vec<Entry>> {
-        // SAFETY: as for `assign`; librdkafka writes the answer into the list.
-        let code = unsafe { raw::offsets_for_times(client.as_ptr(), self.0.as_ptr(), millis(timeout)) };
-        client.check("look up offsets by time", code)?;
-        self.entries(client, "look up the offset by time")
     }
 }
 
