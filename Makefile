@@ -5,7 +5,7 @@ PURE := --release --workspace --no-default-features
 FULL := --release --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint build test demo clean
+.PHONY: help setup check lint build test demo bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: setup build ## all tests, those against a real Kafka included
 
 demo: setup build ## a pipeline under load, killed again and again, and the proof that nothing is lost or doubled
 	@scripts/demo
+
+bench: setup build ## CPU per record, beside what consuming alone costs (takes some minutes)
+	@benches/run "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release"
 
 clean: ## remove what cargo built
 	@echo "clean: cargo's target directory"
