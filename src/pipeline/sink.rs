@@ -143,7 +143,8 @@ impl Sink {
             headers.clear();
             headers.extend(record.headers());
             let (key, value) = (record.key(), record.value());
-            let timestamp = record.timestamp();
+            // The engine says 0 where a dead letter's own timestamp would be refused: it gets the present.
+            let timestamp = if record.timestamp() == 0 { wall_clock_ms() } else { record.timestamp() };
             let topic = self.topics[record.topic()];
             let record = OutRecord { topic, partition: None, key, value, timestamp, headers: &headers };
             send(producer, &self.load, &record)?;
