@@ -31,7 +31,7 @@ build: ## the daemon with all features, in target/release/onceflow
 	@echo "build: onceflow (the first build compiles RocksDB: about ten minutes on two cores)"
 	@$(CARGO) build $(FULL)
 
-test: build ## all tests, those against a real Kafka included
+test: setup build ## all tests, those against a real Kafka included
 	@echo "test: Kafka's jars (fetched once)"
 	@integration-tests/kafka/kafka jars
 	@echo "test: unit, property and golden tests, then the daemon against a real Kafka"

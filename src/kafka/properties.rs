@@ -257,7 +257,12 @@ mod tests {
     #[test]
     fn the_smallest_topic_bounds_the_batch_and_the_largest_the_record() {
         let topics: Vec<TopicLimits> = [100_000, 2_000_000]
-            .map(|bytes| TopicLimits { topic: "t".to_owned(), max_message_bytes: bytes, before_max_ms: None, after_max_ms: None })
+            .map(|bytes| TopicLimits {
+                topic: "t".to_owned(),
+                max_message_bytes: bytes,
+                before_max_ms: None,
+                after_max_ms: None,
+            })
             .into();
         let settings = ProducerSettings::new("id", Duration::from_secs(60), &topics);
         let batch = |wanted: &[(&str, &str)]| {

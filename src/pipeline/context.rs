@@ -12,6 +12,7 @@ use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
 use crate::kafka::{Connection, KafkaError};
 use crate::metrics::PipelineMetrics;
+use crate::state::cache_bytes;
 
 /// The only shard of a single instance.
 pub const SHARD: u32 = 0;
@@ -69,7 +70,7 @@ impl Context {
         let group_id = format!("{namespace}.{}", plan.pipeline);
         let transactional_id = format!("{group_id}.{SHARD}");
         let workers = plan.parallelism.max(1);
-        let memory = plan.state.memory_bytes;
+        let memory = plan.state.memory_bytes.saturating_sub(cache_bytes(&plan.state));
         let host = host_name();
         Ok(Context {
             connection: Connection::new(plan.kafka.bootstrap_servers.clone(), &plan.kafka.properties)?,

@@ -1,18 +1,46 @@
 //! A worker's figures for `/metrics`: counted without sharing on the hot path, handed over at barriers.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use onceflow_engine::dead_letter::Reason;
 use onceflow_engine::worker::WorkerCounts;
-use prometheus::IntCounter;
+use prometheus::{Counter, IntCounter};
 
 use super::context::Context;
 use super::worker::{Assigned, WorkerThread};
+use crate::metrics::PipelineMetrics;
+
+/// What a worker does with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// Processing records, or its part of a barrier.
+    Busy,
+    /// Waiting for records.
+    Idle,
+    /// Standing at a barrier, or held back by output that waits.
+    Blocked,
+}
 
 /// What one worker has counted.
 pub struct Meter {
+    metrics: Arc<PipelineMetrics>,
     partitions: Vec<IntCounter>,
     bytes: IntCounter,
+    busy: Counter,
+    idle: Counter,
+    blocked: Counter,
     /// What was handed over so far.
     reported: WorkerCounts,
+    windows_open: i64,
+    state_bytes: i64,
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.metrics.windows_open.sub(self.windows_open);
+        self.metrics.state_bytes.sub(self.state_bytes);
+    }
 }
 
 impl Meter {
@@ -27,7 +55,13 @@ impl Meter {
         Meter {
             partitions: partitions.iter().map(counter).collect(),
             bytes: metrics.bytes_in.clone(),
+            busy: metrics.worker_seconds.with_label_values(&["busy"]),
+            idle: metrics.worker_seconds.with_label_values(&["idle"]),
+            blocked: metrics.worker_seconds.with_label_values(&["blocked"]),
             reported: WorkerCounts::default(),
+            windows_open: 0,
+            state_bytes: 0,
+            metrics: metrics.clone(),
         }
     }
 
@@ -35,6 +69,16 @@ impl Meter {
     pub fn records(&self, partition: usize, records: usize, bytes: usize) {
         self.partitions[partition].inc_by(records as u64);
         self.bytes.inc_by(bytes as u64);
+    }
+
+    /// Time was spent.
+    pub fn spent(&self, how: Spent, time: Duration) {
+        let counter = match how {
+            Spent::Busy => &self.busy,
+            Spent::Idle => &self.idle,
+            Spent::Blocked => &self.blocked,
+        };
+        counter.inc_by(time.as_secs_f64());
     }
 
     /// Hands over what was counted since the last barrier.
@@ -65,8 +109,11 @@ impl Meter {
         }
         self.reported = counts.clone();
         let windows = (0..thread.engine.windows()).filter_map(|step| thread.engine.open_windows(step).ok());
-        metrics.windows_open.set(windows.sum::<u64>() as i64);
-        metrics.state_bytes.set(thread.engine.memory_bytes() as i64);
+        let (windows, bytes) = (windows.sum::<u64>() as i64, thread.engine.memory_bytes() as i64);
+        // Each worker adds what its own part has changed by.
+        metrics.windows_open.add(windows - self.windows_open);
+        metrics.state_bytes.add(bytes - self.state_bytes);
+        (self.windows_open, self.state_bytes) = (windows, bytes);
     }
 
     fn report_dropped(&self, thread: &WorkerThread, stage: &str, now: &[u64], then: &[u64]) {

@@ -19,7 +19,7 @@ use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock}
 use super::context::{Context, wall_clock_ms};
 use super::load::Load;
 use super::messages::{DriverSender, ToKeeper, ToSink, ToWorker, fail};
-use super::meter::Meter;
+use super::meter::{Meter, Spent};
 use crate::kafka::{PartitionQueue, TopicLimits};
 
 /// Records taken from a partition at a time.
@@ -153,19 +153,22 @@ impl Running {
                     Err(TryRecvError::Disconnected) => return Err(Stop::Over),
                 }
             } else {
-                let since = self.now_ms();
+                let (since, began) = (self.now_ms(), Instant::now());
                 let message = self.thread.inbox.recv_timeout(STANDING);
                 self.hold_clocks_back(self.now_ms() - since);
+                self.meter.spent(Spent::Blocked, began.elapsed());
                 match message {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return Err(Stop::Over),
                 }
             };
-            match message {
-                Some(message) => self.handle(message)?,
+            let began = Instant::now();
+            let busy = match message {
+                Some(message) => self.handle(message).map(|()| true)?,
                 None => self.poll_sources()?,
-            }
+            };
+            self.meter.spent(if busy { Spent::Busy } else { Spent::Idle }, began.elapsed());
         }
     }
 
@@ -175,16 +178,16 @@ impl Running {
     }
 
     /// Takes a batch from each partition that has one; where none has, waits a little on one of them, in turn.
-    fn poll_sources(&mut self) -> Step {
+    fn poll_sources(&mut self) -> Step<bool> {
         let mut any = false;
         for i in 0..self.thread.partitions.len() {
             any |= self.poll_partition(i, Duration::ZERO)?;
         }
         if !any {
             self.turn = (self.turn + 1) % self.thread.partitions.len();
-            self.poll_partition(self.turn, IDLE)?;
+            any = self.poll_partition(self.turn, IDLE)?;
         }
-        Ok(())
+        Ok(any)
     }
 
     fn poll_partition(&mut self, i: usize, timeout: Duration) -> Step<bool> {

@@ -43,6 +43,7 @@ pub struct ColdSettings<'a> {
     /// Number of the shard.
     pub shard: u32,
     /// Random per start; names the store's files in the checkpoint storage.
+    #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "memory stores no files"))]
     pub incarnation: &'a str,
 }
 

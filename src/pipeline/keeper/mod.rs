@@ -32,6 +32,9 @@ use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind};
 const SERVE: Duration = Duration::from_millis(100);
 /// The `confirmed` object and the group's offsets are written at most this often.
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// The lag is measured at most this often, and each partition's may take this long.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const MEASURE_LIMIT: Duration = Duration::from_millis(500);
 /// Time limit of one question to the brokers.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -64,6 +67,11 @@ pub struct Keeper {
     /// Committed, but not noted yet.
     unconfirmed: Option<Box<Decision>>,
     confirmed_at: Option<Instant>,
+    /// What was noted last.
+    noted: Option<Box<Decision>>,
+    measured_at: Option<Instant>,
+    /// Bytes of the cold store that the metrics count.
+    cold_bytes: i64,
 }
 
 /// Why an effect was not done.
@@ -110,6 +118,9 @@ impl Keeper {
             cluster_id: String::new(),
             unconfirmed: None,
             confirmed_at: None,
+            noted: None,
+            measured_at: None,
+            cold_bytes: 0,
         }
     }
 
@@ -123,7 +134,7 @@ impl Keeper {
                     Ok(())
                 }
                 Ok(ToKeeper::End) | Err(RecvTimeoutError::Disconnected) => return self.farewell(),
-                Err(RecvTimeoutError::Timeout) => self.confirm_if_due(),
+                Err(RecvTimeoutError::Timeout) => self.confirm_if_due().and_then(|()| self.measure_if_due()),
             };
             let served = self.reader.as_mut().map_or(Ok(()), Reader::poll_main);
             if let Err(trouble) = done.and(served.map_err(Trouble::from)) {
@@ -151,7 +162,8 @@ impl Keeper {
             Effect::LookForClaims(known) => self.look_for_claims(&known),
             Effect::Confirm(decision) => {
                 self.unconfirmed = Some(decision);
-                self.confirm_if_due()
+                self.confirm_if_due()?;
+                self.measure_if_due()
             }
             Effect::DeleteFiles(files) => self.delete(&files),
             other => Err(bug(format!("{other:?} is not the keeper's to do"))),
@@ -194,6 +206,25 @@ impl Keeper {
                 tracing::warn!(%error, "the group's offsets, which only lag tools read, could not be committed");
             }
         }
+        self.noted = Some(decision);
+        Ok(())
+    }
+
+    fn measure_cold(&mut self, bytes: u64) {
+        self.context.metrics.state_bytes.add(bytes as i64 - self.cold_bytes);
+        self.cold_bytes = bytes as i64;
+    }
+
+    /// The lag, as far as the brokers tell: a figure for people.
+    fn measure_if_due(&mut self) -> Done {
+        let due = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
+        let (Some(reader), Some(noted), true) = (&self.reader, &self.noted, due) else { return Ok(()) };
+        self.measured_at = Some(Instant::now());
+        let lags = noted.positions.iter().filter_map(|at| {
+            let bounds = reader.beginning_and_stable_end(&at.topic, at.partition, MEASURE_LIMIT).ok()?;
+            Some((bounds.end - at.next_offset.0).max(0))
+        });
+        self.context.metrics.source_lag_records.set(lags.sum());
         Ok(())
     }
 
@@ -201,6 +232,7 @@ impl Keeper {
         if let Err(Trouble::Refused(reason)) = self.confirm(Some(Duration::from_secs(3))) {
             tracing::warn!(reason, "the last commit could not be noted");
         }
+        self.measure_cold(0);
     }
 
     fn storage(&mut self) -> Done<ShardStorage> {

@@ -13,6 +13,7 @@ use super::super::context::SHARD;
 use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
 use super::super::messages::ToWorker;
 use super::{Done, Keeper, Trouble, bug};
+use crate::state::Cold;
 use crate::storage::FileName;
 
 impl Keeper {
@@ -69,6 +70,7 @@ impl Keeper {
                 let _ = worker.send(ToWorker::Rewrite { state_id: step, pane });
             }
         }
+        self.measure_cold(self.cold.as_ref().map_or(0, Cold::bytes));
         let metrics = &self.context.metrics;
         metrics.checkpoint_written_bytes.set((bytes + cold_bytes) as i64);
         let cold =

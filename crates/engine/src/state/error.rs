@@ -11,13 +11,22 @@ pub enum StateError {
     Damaged(String),
     /// The cold store failed; a restart may help.
     #[error("cold state: {0}")]
-    Cold(#[from] ColdError),
+    Cold(String),
     /// State of this step has outgrown what a table can number (2³² − 2 groups in a pane).
     #[error("too much state: {0}")]
     TooLarge(String),
     /// The plan let something through that it must not: a broken invariant.
     #[error("broken invariant: {0}")]
     Bug(String),
+}
+
+impl From<ColdError> for StateError {
+    fn from(error: ColdError) -> StateError {
+        match error {
+            ColdError::Failed(message) => StateError::Cold(message),
+            ColdError::Damaged(message) => StateError::Damaged(message),
+        }
+    }
 }
 
 impl StateError {
