@@ -72,7 +72,8 @@ impl Record {
     }
 }
 
-/// Reads every record of a topic that is there now, up to the last stable offset or the log's end of each partition.
+/// Reads every record of a topic that is there now, up to the last stable offset or the log's end of each partition; sorted by
+/// partition and offset.
 pub fn read_all(kafka: &Kafka, topic: &str, isolation: Isolation) -> Vec<Record> {
     let consumer = kafka.consumer(match isolation {
         Isolation::Committed => "read_committed",
@@ -100,6 +101,7 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: Isolation) -> Vec<Record>
         }
         last = Instant::now();
     }
+    records.sort_by_key(|record| (record.partition, record.offset));
     records
 }
 

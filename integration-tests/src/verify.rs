@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::fold::{Group, Place, Totals, Window, fold};
 use crate::orders::Order;
@@ -110,13 +111,19 @@ pub fn output_rows(records: &[Record], window: Window) -> BTreeMap<Group, Totals
     let mut rows = BTreeMap::new();
     for record in records {
         let row = record.json();
+        let texts: HashMap<&str, &RawValue> =
+            serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
         let user = row["user_id"].as_str().unwrap_or_else(|| panic!("no user_id: {row}")).to_owned();
         let start = instant(&row["window_start"]);
         assert_eq!(instant(&row["window_end"]), start + window.size, "{row}");
         assert_eq!(record.timestamp, start + window.size - 1, "the timestamp of {row}");
         assert_eq!(record.key.as_deref(), Some(user.as_bytes()), "the key of {row}");
         let integer = |name: &str| row[name].as_i64().unwrap_or_else(|| panic!("no integer {name}: {row}"));
-        let double = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("no number {name}: {row}"));
+        // Not serde_json's own reading of doubles: it may be off by the last bit.
+        let double = |name: &str| -> f64 {
+            let text = texts.get(name).map(|text| text.get());
+            text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {row}"))
+        };
         let totals = Totals {
             orders: integer("orders"),
             cents: integer("cents"),

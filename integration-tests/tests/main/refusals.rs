@@ -31,7 +31,7 @@ fn refusal(scenario: &Scenario, file: &std::path::Path) -> String {
     let output = scenario.committed(&scenario.output());
     let mut daemon = Daemon::start(scenario, file, &["--until-end"], &[]);
     assert_eq!(daemon.wait().code(), REFUSED, "{}", daemon.log_end());
-    assert_eq!(scenario.committed(&scenario.output()), output, "a refused start wrote output");
+    assert!(scenario.committed(&scenario.output()) == output, "a refused start wrote output");
     daemon.log()
 }
 
