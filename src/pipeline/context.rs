@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onceflow_engine::plan::{Plan, Stream};
-use onceflow_protocol::coordinator::{Restart, Settings, TimeInput, WindowedStep};
+use onceflow_protocol::coordinator::{Restart, Settings, SourceTopics, TimeInput, WindowedStep};
 use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
 use crate::kafka::{Connection, KafkaError};
@@ -170,9 +170,12 @@ fn settings(plan: &Plan, transactional_id: String, until_end: bool) -> Settings 
         inputs: time_inputs(plan, &plan.steps[*step].inputs, &windowed),
         lateness_ms: plan.steps[*step].window.as_ref().map_or(0, |window| window.lateness_ms),
     });
+    let sources = plan.sources.iter();
+    let sources =
+        sources.map(|source| SourceTopics { name: source.name.clone(), topics: source.topics.clone() });
     Settings {
         transactional_id,
-        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+        sources: sources.collect(),
         steps: steps.collect(),
         workers: plan.parallelism.max(1),
         interval_ms: ms(checkpoint.interval),

@@ -103,6 +103,10 @@ impl Sink {
         let settings =
             ProducerSettings::new(&context.transactional_id, context.transaction_timeout(), &limits);
         let mut producer = TransactionalProducer::create(&context.connection, &settings)?;
+        if self.load.is_cancelled() {
+            // This run was given up: fencing now would hit its successor.
+            return Ok(());
+        }
         producer.init_transactions(context.transaction_timeout() + CALL)?;
         self.topics = topics.iter().map(|topic| producer.topic(topic)).collect::<Result<_, _>>()?;
         self.producer = Some(producer);

@@ -26,6 +26,8 @@ use crate::kafka::{PartitionQueue, TopicLimits};
 const BATCH: usize = 4096;
 /// How long an idle worker waits on one of its partitions before it looks at the others.
 const IDLE: Duration = Duration::from_millis(5);
+/// Silence while a partition was not asked for longer than this says nothing about it.
+const GAP_MS: u64 = 200;
 /// How long it waits for its inbox when it must not poll.
 const STANDING: Duration = Duration::from_millis(20);
 
@@ -41,6 +43,8 @@ pub struct Assigned {
     pub clock: PartitionClock,
     /// Where a bounded run stops reading.
     pub end: Option<NextOffset>,
+    /// When it was last asked for records, milliseconds since the worker began.
+    pub polled_ms: u64,
 }
 
 impl Assigned {
@@ -153,9 +157,8 @@ impl Running {
                     Err(TryRecvError::Disconnected) => return Err(Stop::Over),
                 }
             } else {
-                let (since, began) = (self.now_ms(), Instant::now());
+                let began = Instant::now();
                 let message = self.thread.inbox.recv_timeout(STANDING);
-                self.hold_clocks_back(self.now_ms() - since);
                 self.meter.spent(Spent::Blocked, began.elapsed());
                 match message {
                     Ok(message) => Some(message),
@@ -200,15 +203,23 @@ impl Running {
             }
             return Ok(false);
         }
+        let unasked = now_ms - partition.polled_ms;
+        if unasked > GAP_MS {
+            partition.clock.held_back(unasked);
+        }
+        partition.polled_ms = now_ms;
         let fetched = partition
             .queue
             .poll(BATCH, timeout)
             .map_err(|error| Stop::Failed(error.kind, error.to_string()))?;
         let mut batch = fetched.batch;
+        let taken = batch.len();
         if let Some(end) = partition.end {
             batch.truncate_at(end.0);
         }
         let records = batch.len();
+        // What lies beyond the end of a bounded run proves that the end was reached.
+        let reached_end = fetched.reached_end.or(partition.end.filter(|_| records < taken).map(|end| end.0));
         if records > 0 {
             let mut output = Output::default();
             let (topic, number) = (partition.queue.topic(), partition.queue.partition());
@@ -219,7 +230,7 @@ impl Running {
             thread.load.records.fetch_add(records as u64, Relaxed);
             thread.emit(output)?;
         }
-        if let Some(position) = fetched.reached_end {
+        if let Some(position) = reached_end {
             let position = thread.partitions[i].end.map_or(position, |end| position.min(end.0));
             thread.partitions[i].clock.reached_end(NextOffset(position), now_ms).map_err(went_back)?;
         }
@@ -260,7 +271,6 @@ impl Running {
 
     fn barrier(&mut self) -> Step {
         self.standing = true;
-        let now_ms = self.now_ms();
         let windows = 0..self.thread.engine.windows();
         self.fired = windows
             .map(|step| self.thread.engine.frontiers(step).map(|at| at.fired))
@@ -269,7 +279,7 @@ impl Running {
             partition: partition.index,
             next_offset: partition.clock.next_offset(),
             watermark: partition.clock.watermark(),
-            idle: partition.clock.is_idle(now_ms),
+            idle: partition.clock.is_idle(partition.polled_ms),
             finished: partition.is_finished(),
         });
         let report = BarrierReport {
@@ -383,12 +393,6 @@ impl Running {
             }
         }
         Ok(())
-    }
-
-    fn hold_clocks_back(&mut self, for_ms: u64) {
-        for partition in &mut self.thread.partitions {
-            partition.clock.held_back(for_ms);
-        }
     }
 
     fn now_ms(&self) -> u64 {

@@ -9,7 +9,7 @@ const STEP: WindowedStep = WindowedStep { inputs: vec![], lateness_ms: 0 };
 fn settings() -> Settings {
     Settings {
         transactional_id: "ns.p.0".into(),
-        sources: vec!["orders".into()],
+        sources: vec![SourceTopics { name: "orders".into(), topics: vec!["orders".into()] }],
         steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], ..STEP }],
         workers: 1,
         interval_ms: 100,
@@ -101,7 +101,7 @@ impl Shell {
             Effect::EnsureControlTopic => Event::ControlTopicReady,
             Effect::ReadNewest => {
                 let claim = self.control.iter().rev().find_map(|record| match record {
-                    ControlRecord::Claim(claim) => Some(claim.claim.clone()),
+                    ControlRecord::Claim(claim) => Some(Box::new(claim.clone())),
                     ControlRecord::Decision(_) => None,
                 });
                 Event::Newest { claim, decision: newest_decision(&self.control) }
@@ -444,4 +444,81 @@ fn every_phase_can_be_reached_and_left() {
     }
     assert!(!Phase::Ended.may_become(Phase::Preflight));
     assert!(!Phase::Running.may_become(Phase::Deciding), "nothing is decided that was not prepared");
+}
+
+#[test]
+fn a_frontier_that_moves_in_silence_is_committed() {
+    let mut shell = Shell::started(settings());
+    shell.watermark = Some(300);
+    shell.pass(100);
+    assert_eq!(shell.asked("Decide"), 1, "the workers must judge lateness by the same frontier");
+    shell.pass(100);
+    assert_eq!(shell.asked("Decide"), 1);
+}
+
+#[test]
+fn a_pass_that_takes_too_long_is_cut() {
+    let mut shell = Shell::started(settings());
+    (shell.next_offset, shell.watermark, shell.windows) = (12, Some(300), vec![100, 200]);
+    shell.silent = Some("Fire");
+    shell.pass(100);
+    (shell.silent, shell.windows) = (None, vec![200]);
+    shell.now_ms += 600;
+    shell.event(Event::Fired(FiredReport { worker: 0, next_ends: vec![Some(200)], output_bytes: 1 }));
+    assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 100, purged: 100 }]);
+    shell.pass(1);
+    assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 300, purged: 300 }]);
+}
+
+#[test]
+fn nothing_is_begun_after_the_last_commit() {
+    let mut shell = Shell::started(settings());
+    shell.next_offset = 12;
+    shell.event(Event::Stop);
+    assert_eq!(shell.asked("Release"), 0, "an open transaction would hold readers back");
+}
+
+#[test]
+fn a_stop_while_an_unchanged_barrier_aligns_ends_at_once() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("Barrier");
+    shell.pass(100);
+    shell.event(Event::Stop);
+    assert_eq!(shell.outcome, None);
+    let partition = PartitionReport {
+        partition: 0,
+        next_offset: NextOffset(5),
+        watermark: None,
+        idle: false,
+        finished: false,
+    };
+    let (partitions, next_ends) = (vec![partition], vec![None]);
+    shell.event(Event::AtBarrier(BarrierReport { worker: 0, partitions, next_ends, cold: false }));
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+}
+
+#[test]
+fn another_claim_between_the_look_and_the_start_fences() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("EnsureControlTopic");
+    shell.event(failure(ErrorKind::EpochFailed));
+    shell.pass(10);
+    assert_eq!(shell.coordinator.phase(), Phase::Preflight);
+    shell.control.push(ControlRecord::Claim(claim("other")));
+    shell.event(Event::ControlTopicReady);
+    assert_eq!(shell.coordinator.phase(), Phase::Fenced);
+    assert_eq!(shell.claims, 1, "the other is not fenced in return");
+}
+
+#[test]
+fn a_topic_that_leaves_a_source_is_no_longer_read() {
+    let mut shell = Shell::started(settings());
+    shell.event(Event::Stop);
+    let mut settings = settings();
+    settings.sources[0].topics = vec!["others".into()];
+    let mut next = Shell::new(settings);
+    next.control = shell.control;
+    next.silent = Some("ResolveStart");
+    next.event(Event::Start);
+    assert!(next.coordinator.positions().is_empty());
 }

@@ -17,7 +17,7 @@ use onceflow_engine::state::extents::LiveExtents;
 use onceflow_engine::worker::Worker;
 use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
-use onceflow_protocol::{Decision, ErrorKind};
+use onceflow_protocol::{Decision, ErrorKind, TopicIdentity};
 
 use super::context::{Context, SHARD};
 use super::kill_point::KillPoint;
@@ -32,7 +32,7 @@ use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind};
 const SERVE: Duration = Duration::from_millis(100);
 /// The `confirmed` object and the group's offsets are written at most this often.
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
-/// The lag is measured at most this often, and each partition's may take this long.
+/// The lag is measured, and topics are looked at, at most this often and for this long.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 const MEASURE_LIMIT: Duration = Duration::from_millis(500);
 /// Time limit of one question to the brokers.
@@ -64,6 +64,8 @@ pub struct Keeper {
     next_step_id: u32,
     cold_snapshot: Option<ColdSnapshot>,
     cluster_id: String,
+    /// The source topics as they were at the start.
+    topics: Vec<TopicIdentity>,
     /// Committed, but not noted yet.
     unconfirmed: Option<Box<Decision>>,
     confirmed_at: Option<Instant>,
@@ -116,6 +118,7 @@ impl Keeper {
             next_step_id: 0,
             cold_snapshot: None,
             cluster_id: String::new(),
+            topics: vec![],
             unconfirmed: None,
             confirmed_at: None,
             noted: None,
@@ -215,16 +218,34 @@ impl Keeper {
         self.cold_bytes = bytes as i64;
     }
 
-    /// The lag, as far as the brokers tell: a figure for people.
+    /// The lag, as far as the brokers tell, for people; and whether the topics are still the same ones.
     fn measure_if_due(&mut self) -> Done {
         let due = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
         let (Some(reader), Some(noted), true) = (&self.reader, &self.noted, due) else { return Ok(()) };
         self.measured_at = Some(Instant::now());
-        let lags = noted.positions.iter().filter_map(|at| {
-            let bounds = reader.beginning_and_stable_end(&at.topic, at.partition, MEASURE_LIMIT).ok()?;
-            Some((bounds.end - at.next_offset.0).max(0))
-        });
-        self.context.metrics.source_lag_records.set(lags.sum());
+        // Snapshots are written by this thread too: brokers that do not answer must not hold it up.
+        let deadline = Instant::now() + MEASURE_LIMIT;
+        let mut lag = 0;
+        for at in &noted.positions {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(bounds) = reader.beginning_and_stable_end(&at.topic, at.partition, left) else {
+                return Ok(());
+            };
+            lag += (bounds.end - at.next_offset.0).max(0);
+        }
+        self.context.metrics.source_lag_records.set(lag);
+        let topics = self.topics.clone();
+        let admin = self.admin()?;
+        for known in topics.iter().filter(|known| !known.id.is_empty()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(Some(now)) = admin.describe_topic(&known.topic, left) else { return Ok(()) };
+            if now.id.is_some_and(|id| id != known.id) {
+                let topic = &known.topic;
+                return Err(Trouble::Refused(format!(
+                    "topic `{topic}` was deleted and created anew while it was read"
+                )));
+            }
+        }
         Ok(())
     }
 

@@ -234,7 +234,7 @@ impl Keeper {
             );
             let end = ends.get(&(position.topic.clone(), position.partition)).copied();
             let end = end.or(context.settings.until_end.then_some(position.next_offset));
-            shares[index % workers].push(Assigned { index, source, queue, clock, end });
+            shares[index % workers].push(Assigned { index, source, queue, clock, end, polled_ms: 0 });
         }
         let admin = self.admin()?;
         let topics = context.plan.output_topics.iter();
@@ -273,6 +273,9 @@ impl Keeper {
     }
 }
 
+/// Segment files that a restore keeps open.
+const OPEN_FILES: usize = 64;
+
 type Files = BTreeMap<String, BufReader<File>>;
 
 fn read(storage: &ShardStorage, files: &mut Files, extent: &Extent) -> Result<EncodedRows, WorkerError> {
@@ -281,6 +284,9 @@ fn read(storage: &ShardStorage, files: &mut Files, extent: &Extent) -> Result<En
         Trouble::Failed(failure) => WorkerError { kind: failure.kind, message: failure.message },
     };
     let name = FileName::parse(&extent.file).map_err(|error| failed(error.into()))?;
+    if files.len() >= OPEN_FILES {
+        files.clear();
+    }
     let file = match files.entry(extent.file.clone()) {
         Entry::Occupied(open) => open.into_mut(),
         Entry::Vacant(closed) => {

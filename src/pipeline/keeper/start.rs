@@ -54,8 +54,7 @@ impl Keeper {
         let newest = reader.newest(Until::End, &enough, self.deadline())?;
         let claim = newest.get(Claim::KEY.as_bytes()).map(parse_claim).transpose()?;
         let decision = newest.get(Decision::KEY.as_bytes()).map(parse_decision).transpose()?;
-        self.driver
-            .event(Event::Newest { claim: claim.map(|claim| claim.claim), decision: decision.map(Box::new) });
+        self.driver.event(Event::Newest { claim: claim.map(Box::new), decision: decision.map(Box::new) });
         Ok(())
     }
 
@@ -193,7 +192,8 @@ impl Keeper {
             topic: topic.clone(),
             id: topic_id(description).to_string(),
         });
-        let topics = topics.collect();
+        let topics: Vec<TopicIdentity> = topics.collect();
+        self.topics = topics.clone();
         self.driver.event(Event::StartResolved { positions, topics });
         Ok(())
     }

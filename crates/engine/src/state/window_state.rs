@@ -34,6 +34,10 @@ use crate::plan;
 /// Runs of a pane after which the next eviction merges them into one.
 pub const MAX_RUNS: usize = 4;
 
+/// Live extents of a pane after which it is written whole, however little of it changes: manifests name every extent, and every
+/// file that holds one.
+const MAX_EXTENTS: u32 = 100;
+
 /// What became of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Updated {
@@ -106,6 +110,7 @@ pub struct PaneRestore {
     pane: i64,
     table: GroupTable,
     rows: u64,
+    extents: u32,
 }
 
 impl PaneRestore {
@@ -115,6 +120,7 @@ impl PaneRestore {
     /// `Damaged` if the bytes are not rows of this step.
     pub fn add(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
         self.rows += rows.count;
+        self.extents += 1;
         self.table.restore_rows(rows)
     }
 }
@@ -125,25 +131,35 @@ struct Pane {
     runs: Vec<Run>,
     /// Rows in the live extents, superseded ones included.
     written: u64,
+    /// Live extents: a restore reads them all.
+    extents: u32,
     /// Whether the next freeze writes the whole pane.
     rewrite: bool,
 }
 
 impl Pane {
     fn new(layout: &Arc<Layout>) -> Result<Pane, StateError> {
-        Ok(Pane { table: GroupTable::new(layout.clone())?, runs: vec![], written: 0, rewrite: false })
+        Ok(Pane {
+            table: GroupTable::new(layout.clone())?,
+            runs: vec![],
+            written: 0,
+            extents: 0,
+            rewrite: false,
+        })
     }
 
     fn freeze(&mut self) -> Change {
         let (groups, dirty) = (self.table.len() as u64, self.table.dirty_groups());
         // A restore reads what is written, so that must stay within a factor of the table itself.
-        let outgrown = dirty > 0 && self.written + dirty > 2 * groups + 1024;
-        if self.rewrite || outgrown {
+        let outgrown = self.written + dirty > 2 * groups + 1024 || self.extents >= MAX_EXTENTS;
+        if self.rewrite || (dirty > 0 && outgrown) {
             self.rewrite = false;
+            self.extents = 1;
             self.written = groups;
             Change::Whole(self.table.take_whole())
         } else if dirty > 0 {
             self.written += dirty;
+            self.extents += 1;
             Change::Delta(self.table.take_dirty())
         } else {
             Change::Unchanged
@@ -376,7 +392,7 @@ impl WindowState {
     /// # Errors
     /// None for a [`Layout`] that was made.
     pub fn begin_restore(&self, pane: i64) -> Result<PaneRestore, StateError> {
-        Ok(PaneRestore { pane, table: GroupTable::new(self.layout.clone())?, rows: 0 })
+        Ok(PaneRestore { pane, table: GroupTable::new(self.layout.clone())?, rows: 0, extents: 0 })
     }
 
     /// Takes over what a restore has gathered; the rows of several former workers add up.
@@ -386,6 +402,7 @@ impl WindowState {
     pub fn finish_restore(&mut self, restored: PaneRestore, origin: Origin) -> Result<(), StateError> {
         let pane = pane(&mut self.panes, restored.pane, &self.layout)?;
         pane.written += restored.rows;
+        pane.extents += restored.extents;
         pane.rewrite |= origin == Origin::Other;
         if pane.table.is_empty() {
             pane.table = restored.table;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
-use onceflow_protocol::Frontiers;
+use onceflow_protocol::{EventTime, Frontiers};
 
 use super::graph::{Graph, Stage};
 use super::trouble::Subject;
@@ -274,7 +274,8 @@ fn results(schema: &SchemaRef, rows: WindowRows) -> Result<Batch, WorkerError> {
     let columns = rows.groups.into_iter().chain(bounds).chain(rows.aggregates).collect();
     Ok(Batch {
         columns: RecordBatch::try_new(schema.clone(), columns)?,
-        event_time: Int64Array::from(vec![rows.window_end - 1; count]),
+        // A window may end after the last event time; its rows must not, for they may enter other windows.
+        event_time: Int64Array::from(vec![(rows.window_end - 1).min(EventTime::MAX.ms()); count]),
         origin: None,
     })
 }

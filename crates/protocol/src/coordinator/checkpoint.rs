@@ -1,8 +1,11 @@
 //! A checkpoint, step by step: trigger, barrier, fire, freeze, prepare, decide, confirm.
 
+use std::collections::BTreeSet;
+
 use crate::error::ErrorKind;
 use crate::ids::Epoch;
 use crate::records::{Counts, Decision, ManifestRef, Position};
+use crate::time::Frontiers;
 
 use super::firing::{Reach, TimeInput, frontier, next_to_fire, source_reach};
 use super::{
@@ -22,6 +25,8 @@ pub(super) struct Checkpoint {
     run_began_with: Counts,
     /// Positions that the newest decision holds, in the workers' numbering.
     committed: Vec<Position>,
+    /// Frontiers that the newest decision's snapshot holds: the workers' own.
+    committed_frontiers: Vec<Frontiers>,
     reports: Vec<BarrierReport>,
     pass: Pass,
     frozen: Vec<FrozenReport>,
@@ -38,6 +43,7 @@ pub(super) struct Checkpoint {
 /// The firing pass of one barrier.
 #[derive(Debug, Default)]
 struct Pass {
+    began_ms: u64,
     /// The step whose windows fire.
     step: usize,
     /// How far the time of the steps before it has got, for those that read them.
@@ -46,18 +52,24 @@ struct Pass {
     waiting: usize,
     output_bytes: u64,
     fired: bool,
-    /// The pass stopped at the epoch's byte limit and goes on in the next epoch.
+    /// The pass stopped at the epoch's limit and goes on in the next epoch.
     cut: bool,
 }
 
 impl Checkpoint {
     /// A run begins with these positions and counts committed.
-    pub fn new(now_ms: u64, committed: Vec<Position>, counts: Counts) -> Checkpoint {
+    pub fn new(
+        now_ms: u64,
+        committed: Vec<Position>,
+        frontiers: Vec<Frontiers>,
+        counts: Counts,
+    ) -> Checkpoint {
         Checkpoint {
             triggered_ms: now_ms,
             ended_ms: now_ms,
             run_began_with: counts,
             committed,
+            committed_frontiers: frontiers,
             ..Checkpoint::default()
         }
     }
@@ -92,7 +104,7 @@ impl Coordinator {
         self.triggered = false;
         self.checkpoint.triggered_ms = now_ms;
         self.checkpoint.reports.clear();
-        self.checkpoint.pass = Pass::default();
+        self.checkpoint.pass = Pass { began_ms: now_ms, ..Pass::default() };
         self.checkpoint.last = self.stopping;
         self.enter(Phase::Aligning, now_ms, Some(self.settings.timeout_ms));
         effects.push(Effect::Barrier);
@@ -127,7 +139,8 @@ impl Coordinator {
             let next = next_to_fire(next_ends, reach, lateness_ms);
             let pass = &mut self.checkpoint.pass;
             if let Some(end) = next {
-                if pass.output_bytes < self.settings.max_bytes {
+                let in_time = now_ms.saturating_sub(pass.began_ms) < self.settings.timeout_ms / 2;
+                if !pass.fired || (in_time && pass.output_bytes < self.settings.max_bytes) {
                     pass.waiting = self.settings.workers;
                     pass.last_emitted = Some(end);
                     pass.fired = true;
@@ -155,7 +168,7 @@ impl Coordinator {
         let reaches = inputs.map(|input| match input {
             TimeInput::Step(step) => self.checkpoint.pass.reaches[*step],
             TimeInput::Source(source) => {
-                let name = &self.settings.sources[*source];
+                let name = &self.settings.sources[*source].name;
                 let of_source =
                     |report: &&PartitionReport| &self.start.positions[report.partition].source == name;
                 source_reach(self.checkpoint.partitions().filter(of_source))
@@ -177,13 +190,16 @@ impl Coordinator {
         }
     }
 
-    /// Freezes what changed. Where nothing did, there is nothing to commit; a position that advanced over markers only is a
-    /// change too, else retention would pass it.
+    /// Freezes what changed. Where nothing did, there is nothing to commit. A position that advanced over markers only is a
+    /// change too, else retention would pass it; so is a frontier that moved because a partition went idle, else the workers
+    /// would go on accepting what the next barrier purges.
     fn close_epoch(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let moved = |(now, then): (&Position, &Position)| now.next_offset != then.next_offset;
         let positions = self.start.positions.iter().zip(&self.checkpoint.committed);
-        if !self.checkpoint.pass.fired && !positions.into_iter().any(moved) {
-            if self.is_over() {
+        let frontiers_moved = self.frontiers != self.checkpoint.committed_frontiers;
+        if !self.checkpoint.pass.fired && !frontiers_moved && !positions.into_iter().any(moved) {
+            // All workers stand still: a stop that came since the barrier has nothing to wait for either.
+            if self.stopping || self.is_over() {
                 return self.end(Outcome::Done, effects);
             }
             effects.push(Effect::Resume);
@@ -313,7 +329,11 @@ impl Coordinator {
             let message = format!("epoch {epoch} was committed, but it was not what was decided");
             return self.fail(now_ms, Failure { kind: ErrorKind::Bug, message }, effects);
         };
-        effects.push(Effect::Release);
+        let over = self.is_over();
+        if !over {
+            // At the end no further transaction is begun: it would hold readers back until it times out.
+            effects.push(Effect::Release);
+        }
         effects.push(Effect::Confirm(Box::new(decision.clone())));
         if let Some((manifest, files)) = self.checkpoint.durable.take() {
             self.kept.push(KeptSnapshot { epoch, manifest, files });
@@ -323,9 +343,10 @@ impl Coordinator {
             }
         }
         self.checkpoint.committed = decision.positions.clone();
+        self.checkpoint.committed_frontiers = self.frontiers.clone();
         self.base = Some(decision);
         self.checkpoint.ended_ms = now_ms;
-        if self.is_over() {
+        if over {
             return self.end(Outcome::Done, effects);
         }
         self.enter(Phase::Running, now_ms, None);
@@ -340,10 +361,10 @@ impl Coordinator {
 fn retire(kept: &mut Vec<KeptSnapshot>, retained: usize) -> Vec<String> {
     let excess = kept.len().saturating_sub(retained);
     let retired: Vec<KeptSnapshot> = kept.drain(..excess).collect();
-    let named = |file: &String| kept.iter().any(|snapshot| snapshot.files.contains(file));
+    let named: BTreeSet<&String> = kept.iter().flat_map(|snapshot| &snapshot.files).collect();
     let mut files: Vec<String> = retired.into_iter().flat_map(|snapshot| snapshot.files).collect();
     files.sort();
     files.dedup();
-    files.retain(|file| !named(file));
+    files.retain(|file| !named.contains(file));
     files
 }

@@ -21,7 +21,7 @@ pub enum Event {
     /// Answer to [`Effect::ReadNewest`]: the newest committed claim and decision.
     Newest {
         /// Newest claim.
-        claim: Option<ClaimId>,
+        claim: Option<Box<Claim>>,
         /// Newest decision.
         decision: Option<Box<Decision>>,
     },

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  New ─→ Preflight ─→ Listing ─→ Fencing ─→ Claiming ─→ Reading ─→ Tracing ─→ Resolving ─┐
-//!          ↑     ↺ read again                               │                     │        │ start offsets
+//!          ↑     ↺ read again (or Fenced)                   │                     │        │ start offsets
 //!          │                                                │ a later claim       │        ↓
 //!          │                                                ↓                     │  CommittingStart
 //!          │                                             Fenced                   ↓        │
@@ -48,7 +48,7 @@ mod start;
 pub use events::*;
 pub use firing::{Reach, TimeInput, WindowedStep};
 pub use phase::{Phase, TRANSITIONS};
-pub use settings::{Restart, Settings};
+pub use settings::{Restart, Settings, SourceTopics};
 
 use crate::error::ErrorKind;
 use crate::ids::ClaimId;

@@ -33,7 +33,7 @@ use Phase::*;
 /// The legal transitions, apart from those to [`BackingOff`] (any failure of a run) and [`Ended`] (any phase but itself).
 pub const TRANSITIONS: &[(Phase, &[Phase])] = &[
     (New, &[Preflight]),
-    (Preflight, &[Preflight, Listing]),
+    (Preflight, &[Preflight, Listing, Fenced]),
     (Listing, &[Fencing]),
     (Fencing, &[Claiming]),
     (Claiming, &[Reading]),

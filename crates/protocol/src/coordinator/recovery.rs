@@ -27,8 +27,16 @@ impl Recovery {
         Recovery { restart, delay_ms: restart.initial_ms, run_began_ms: None, known: None }
     }
 
-    pub fn saw_at_preflight(&mut self, newest: Option<ClaimId>) {
-        self.known.get_or_insert_with(|| newest.into_iter().collect());
+    /// Notes the newest claim of the first pre-flight. Later ones tell whether that is still so: a claim that is neither it nor
+    /// ours is another's, who took over between our look at the claims and now.
+    pub fn is_anothers(&mut self, newest: Option<&ClaimId>) -> bool {
+        match &self.known {
+            None => {
+                self.known = Some(newest.into_iter().cloned().collect());
+                false
+            }
+            Some(known) => newest.is_some_and(|claim| !known.contains(claim)),
+        }
     }
 
     pub fn claims(&mut self, claim: ClaimId) {

@@ -7,8 +7,8 @@ use super::firing::WindowedStep;
 pub struct Settings {
     /// `{namespace}.{pipeline}.{shard}`: the one id of the shard, for ever.
     pub transactional_id: String,
-    /// Source names, in the plan's order.
-    pub sources: Vec<String>,
+    /// Sources, in the plan's order.
+    pub sources: Vec<SourceTopics>,
     /// Windowed steps, in the plan's order.
     pub steps: Vec<WindowedStep>,
     /// Worker threads.
@@ -34,9 +34,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A transaction must outlast an interval and every attempt at its checkpoint; milliseconds.
+    /// A transaction must outlast an interval (or a longer pause) and every attempt at its checkpoint; milliseconds.
     pub fn transaction_timeout_ms(&self) -> u64 {
-        self.interval_ms + self.checkpoint_limit_ms() + 30_000
+        self.interval_ms.max(self.min_pause_ms) + self.checkpoint_limit_ms() + 30_000
     }
 
     /// Whether there is any state to snapshot.
@@ -52,6 +52,15 @@ impl Settings {
     pub(super) fn start_limit_ms(&self) -> u64 {
         self.transaction_timeout_ms() + 60_000
     }
+}
+
+/// A source and what it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTopics {
+    /// Its name.
+    pub name: String,
+    /// Its topics.
+    pub topics: Vec<String>,
 }
 
 /// Exponential back-off.

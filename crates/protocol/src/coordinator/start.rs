@@ -40,11 +40,15 @@ impl Coordinator {
     pub(super) fn newest(
         &mut self,
         now_ms: u64,
-        claim: Option<ClaimId>,
+        claim: Option<Box<Claim>>,
         decision: Option<Box<Decision>>,
         effects: &mut Vec<Effect>,
     ) {
-        self.recovery.saw_at_preflight(claim);
+        if self.recovery.is_anothers(claim.as_ref().map(|claim| &claim.claim)) {
+            self.fenced_by = claim.map(|claim| by(&claim));
+            self.enter(Phase::Fenced, now_ms, None);
+            return effects.push(Effect::TearDown);
+        }
         let Some(decision) = decision else {
             return self.list_files(now_ms, effects);
         };
@@ -114,7 +118,7 @@ impl Coordinator {
         match records.get(own + 1) {
             None => {}
             Some(ControlRecord::Claim(later)) => {
-                self.fenced_by = Some(format!("{} on {}", later.instance, later.host));
+                self.fenced_by = Some(by(later));
                 self.enter(Phase::Fenced, now_ms, None);
                 return effects.push(Effect::TearDown);
             }
@@ -153,10 +157,13 @@ impl Coordinator {
                           it was deleted, or this is another cluster";
             return self.end(Outcome::Refused(reason.to_string()), effects);
         }
-        // Positions of sources that the plan no longer has are let go.
+        // Positions of sources and topics that the plan no longer has are let go.
         let sources = &self.settings.sources;
+        let is_read = |at: &&Position| {
+            sources.iter().any(|source| source.name == at.source && source.topics.contains(&at.topic))
+        };
         let known = self.base.iter().flat_map(|decision| &decision.positions);
-        self.start.positions = known.filter(|position| sources.contains(&position.source)).cloned().collect();
+        self.start.positions = known.filter(is_read).cloned().collect();
         self.enter(Phase::Resolving, now_ms, Some(self.settings.start_limit_ms()));
         effects.push(Effect::ResolveStart(self.start.positions.clone()));
     }
@@ -169,6 +176,17 @@ impl Coordinator {
         topics: Vec<TopicIdentity>,
         effects: &mut Vec<Effect>,
     ) {
+        let anew = |known: &&TopicIdentity| {
+            let differs = |id: &str| !id.is_empty() && !known.id.is_empty() && id != known.id;
+            topics.iter().any(|topic| topic.topic == known.topic && differs(&topic.id))
+        };
+        if let Some(topic) = self.base.iter().flat_map(|base| &base.topics).find(anew) {
+            let reason = format!(
+                "topic `{}` is not the one that was consumed: it was deleted and created anew",
+                topic.topic
+            );
+            return self.end(Outcome::Refused(reason), effects);
+        }
         self.start.topics = topics;
         if resolved.is_empty() && self.base.is_some() {
             return self.restore(now_ms, effects);
@@ -207,7 +225,8 @@ impl Coordinator {
             effects.push(Effect::Confirm(Box::new(base.clone())));
         }
         self.recovery.run_began(now_ms);
-        self.checkpoint = Checkpoint::new(now_ms, self.start.positions.clone(), self.base_counts());
+        let (positions, frontiers) = (self.start.positions.clone(), self.frontiers.clone());
+        self.checkpoint = Checkpoint::new(now_ms, positions, frontiers, self.base_counts());
         self.enter(Phase::Running, now_ms, None);
     }
 
@@ -238,4 +257,9 @@ impl Coordinator {
     fn base_manifest(&self) -> Option<ManifestRef> {
         self.base.as_ref().and_then(|base| base.manifest.clone())
     }
+}
+
+/// Names an instance for people.
+fn by(claim: &Claim) -> String {
+    format!("{} on {}", claim.instance, claim.host)
 }
