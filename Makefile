@@ -35,7 +35,7 @@ test: setup build ## all tests, those against a real Kafka included
 	@echo "test: Kafka's jars (fetched once)"
 	@integration-tests/kafka/kafka jars
 	@echo "test: unit, property and golden tests, then the daemon against a real Kafka"
-	@$(CARGO) test $(FULL) --no-fail-fast
+	@CARGO="$(CARGO)" scripts/test
 
 demo: setup build ## a pipeline under load, killed again and again, and the proof that nothing is lost or doubled
 	@scripts/demo
