@@ -351,7 +351,7 @@ fn what_the_limits_let_pass_the_broker_takes() {
         producer.send(&record(out, "small", &i.to_string())).unwrap();
     }
     producer.commit(LIMIT).unwrap();
-    assert!(longest > 1_800, "the estimate wastes more than a tenth: {longest}");
+    assert!(longest > 1_500, "the room for headers takes more than a quarter of a small limit: {longest}");
 }
 
 #[test]

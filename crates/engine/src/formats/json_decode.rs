@@ -13,7 +13,7 @@
 //!   booleans from `true` and `false`, text from strings. Strings are not numbers.
 //! - Decimals come from numbers or from strings that hold one, exactly ([`decimal`]).
 //! - Dates come from `"2026-01-31"`; timestamps from RFC 3339 strings (what is finer than a millisecond is cut off) or from integers,
-//!   milliseconds since the epoch. Both within the years 1 to 9999.
+//!   milliseconds since the epoch. Both within the years 1 to 9999; event times after 1970.
 //!
 //! A record that is otherwise is an error of that record, with a reason; the rows of the others go on. It never
 //! panics and uses no stack in proportion to the nesting of a record.
@@ -156,7 +156,7 @@ impl JsonDecoder {
             }
         };
         ms.and_then(EventTime::new)
-            .ok_or_else(|| "event time: outside of the years 1 to 9999 (is its unit right?)".into())
+            .ok_or_else(|| "event time: outside of 1970 to 9999 (is its unit right?)".into())
     }
 }
 

@@ -13,7 +13,6 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use chrono::{DateTime, NaiveDate};
-use onceflow_protocol::EventTime;
 
 use super::path::{Slot, kind, string};
 use crate::formats::decimal;
@@ -197,7 +196,9 @@ impl ColumnBuilder {
                         .timestamp_millis(),
                     None => json.parse().map_err(|_| none())?,
                 };
-                EventTime::new(value).ok_or(": outside of the years 1 to 9999")?;
+                if !TIMESTAMPS.contains(&value) {
+                    return Err(": outside of the years 1 to 9999".into());
+                }
                 ms.push(value);
             }
         }
@@ -286,6 +287,9 @@ impl ColumnBuilder {
 fn primitive<T: ArrowPrimitiveType>(vector: &mut Vec<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {
     Arc::new(PrimitiveArray::<T>::new(std::mem::take(vector).into(), nulls))
 }
+
+/// Timestamps that can be written as RFC 3339: the years 1 to 9999, as milliseconds since the epoch. An event time has less room.
+const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 /// `YYYY-MM-DD`, years 1 to 9999, as days since the epoch.
 fn parse_date(text: &str) -> Option<i32> {

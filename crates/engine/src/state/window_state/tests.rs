@@ -450,7 +450,7 @@ fn what_emit_and_the_store_report_comes_through() {
     let partials = world.workers[0].close(100, 0, 1);
     let empty = MemoryColdStore::new();
     let result = world.workers[0].merge(100, &partials, 0..key::LANES, &empty, &mut |_| Ok(()));
-    assert!(matches!(result, Err(StateError::Cold(_))));
+    assert!(matches!(result, Err(StateError::Damaged(_))));
 }
 
 #[test]

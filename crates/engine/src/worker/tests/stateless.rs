@@ -111,15 +111,15 @@ fn a_record_that_fails_in_two_branches_is_dead_lettered_once() {
 #[test]
 fn what_a_topic_would_refuse_follows_on_error() {
     let mut run = Run::new(splitting(OnError::DeadLetter, OnError::DeadLetter), 1);
-    run.workers[0].set_limits(0, TopicLimits { max_record_bytes: 30, timestamps: 1..=2000 });
+    run.workers[0].set_limits(0, TopicLimits { max_record_bytes: 30, timestamps: 2..=2000 });
     let long = format!(r#"{{"user":"{}","amount":1,"parts":1}}"#, "x".repeat(30));
     run.process(
         0,
         vec![
-            order(0, 0, r#"{"user":"a","amount":1,"parts":1}"#),
+            order(0, 1, r#"{"user":"a","amount":1,"parts":1}"#),
             order(1, 2001, r#"{"user":"b","amount":1,"parts":1}"#),
             order(2, 2000, r#"{"user":"c","amount":1,"parts":1}"#),
-            order(3, 1, &long),
+            order(3, 5, &long),
         ],
     )
     .unwrap();
@@ -127,7 +127,7 @@ fn what_a_topic_would_refuse_follows_on_error() {
     let dead = run.dead();
     assert!(dead.iter().all(|letter| letter.header("onceflow.reason") == Some("refused")));
     let timestamps: Vec<_> = dead.iter().map(|letter| letter.timestamp).collect();
-    assert_eq!(timestamps, [0, 2001, 1]);
+    assert_eq!(timestamps, [1, 2001, 5]);
 
     run.workers[0].set_limits(1, TopicLimits { max_record_bytes: 100, ..TopicLimits::default() });
     let error = run.process(0, vec![order(4, 1, &long)]).unwrap_err();
