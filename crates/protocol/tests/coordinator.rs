@@ -308,7 +308,9 @@ fn fencing_is_not_answered_by_fencing() {
     let mut shell = Shell::started(settings());
     shell.control.push(ControlRecord::Claim(claim("other")));
     shell.event(failure(ErrorKind::Fenced));
-    shell.pass(10);
+    shell.pass(1999);
+    assert_eq!(shell.coordinator.phase(), Phase::BackingOff, "the other's claim takes a moment");
+    shell.pass(1);
     assert_eq!(shell.coordinator.phase(), Phase::Fenced);
     assert_eq!(shell.coordinator.fenced_by(), Some("instance-other"));
     assert_eq!(shell.claims, 1);
@@ -320,7 +322,9 @@ fn fencing_is_not_answered_by_fencing() {
 fn fenced_by_the_broker_alone_starts_again() {
     let mut shell = Shell::started(settings());
     shell.event(failure(ErrorKind::Fenced));
-    shell.pass(10);
+    shell.pass(1999);
+    assert_eq!(shell.coordinator.phase(), Phase::BackingOff, "the other's claim takes a moment");
+    shell.pass(1);
     assert_eq!(shell.coordinator.phase(), Phase::Running);
 }
 

@@ -6,8 +6,8 @@ use onceflow_engine::state::extents::{LiveExtents, PaneId, WrittenChange, Writte
 use onceflow_engine::state::segment::SegmentWriter;
 use onceflow_engine::state::window_state::Change;
 use onceflow_engine::worker::barrier::FrozenStep;
-use onceflow_protocol::ManifestRef;
-use onceflow_protocol::coordinator::{Event, SnapshotDraft};
+use onceflow_protocol::coordinator::{Event, Failure, SnapshotDraft};
+use onceflow_protocol::{ErrorKind, ManifestRef};
 
 use super::super::context::SHARD;
 use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
@@ -30,9 +30,14 @@ impl Keeper {
     pub(super) fn write_snapshot(&mut self, draft: &SnapshotDraft) -> Done {
         match self.try_write(draft) {
             Ok(()) => Ok(()),
-            Err(Trouble::Failed(failure)) if failure.kind == onceflow_protocol::ErrorKind::Retry => {
+            Err(Trouble::Failed(failure)) if failure.kind == ErrorKind::Retry => {
                 self.driver.event(Event::SnapshotFailed(failure.message));
                 Ok(())
+            }
+            // A file that is not as we left it means, while we run, that another instance has taken over and tidied up. The
+            // recovery finds out; only a start may refuse.
+            Err(Trouble::Refused(message)) => {
+                Err(Trouble::Failed(Failure { kind: ErrorKind::EpochFailed, message }))
             }
             Err(other) => Err(other),
         }

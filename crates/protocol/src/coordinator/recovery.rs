@@ -10,6 +10,10 @@ use super::{Coordinator, Effect, Failure, Fate, Outcome, Phase, Restart, SeenCla
 /// How long to wait before looking again at a claim whose transaction is undecided, milliseconds.
 const LOOK_AGAIN_MS: u64 = 500;
 
+/// How long a fenced instance waits at least before it looks who fenced it, milliseconds: from `init_transactions` to a visible
+/// claim a successor needs several round trips. Looking too early is safe, but the two would fence each other in turn.
+const FENCED_PAUSE_MS: u64 = 2000;
+
 /// What outlives a run.
 #[derive(Debug)]
 pub(super) struct Recovery {
@@ -70,11 +74,14 @@ impl Coordinator {
         if self.stopping {
             return self.end(Outcome::StoppedWithoutCheckpoint, effects);
         }
-        let delay = self.recovery.next_delay_ms(now_ms);
+        let mut delay = self.recovery.next_delay_ms(now_ms);
+        if failure.kind == ErrorKind::Fenced {
+            // Whoever fenced us needs a moment until its claim can be seen.
+            delay = delay.max(FENCED_PAUSE_MS);
+        }
         // A lone failed look at the control topic has no run to tear down, but tearing down twice does no harm.
         effects.push(Effect::TearDown);
         self.enter(Phase::BackingOff, now_ms, Some(delay));
-        debug_assert!(failure.kind != ErrorKind::Bug);
     }
 
     pub(super) fn backed_off(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
