@@ -20,7 +20,9 @@ impl Keeper {
     /// Every worker stands still: whatever the cold store holds belongs to the epoch that ends.
     pub(super) fn freeze_cold(&mut self) -> Done {
         if let Some(cold) = self.cold.as_ref().filter(|cold| cold.changed_since_snapshot()) {
-            self.frozen_cold = cold.freeze()?;
+            self.frozen_cold = cold.freeze().map_err(|error| {
+                Trouble::Failed(Failure { kind: ErrorKind::EpochFailed, message: error.to_string() })
+            })?;
         }
         self.driver.event(Event::ColdSnapshotTaken);
         Ok(())
