@@ -81,6 +81,9 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: Isolation) -> Vec<Record>
     });
     let mut from = TopicPartitionList::new();
     let mut unread: BTreeSet<i32> = (0..kafka.partitions(topic)).collect();
+    // A topic that is being written need never show its end: what was there at the beginning is enough.
+    let end = |partition: &i32| consumer.fetch_watermarks(topic, *partition, PATIENCE).unwrap().1;
+    let ends: Vec<i64> = unread.iter().map(end).collect();
     for partition in &unread {
         from.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
     }
@@ -89,7 +92,12 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: Isolation) -> Vec<Record>
     let mut last = Instant::now();
     while !unread.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => records.push(Record::from(&message)),
+            Some(Ok(message)) => {
+                if message.offset() + 1 >= ends[message.partition() as usize] {
+                    unread.remove(&message.partition());
+                }
+                records.push(Record::from(&message));
+            }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 unread.remove(&partition);
             }
