@@ -15,7 +15,7 @@ fn newest_claim(scenario: &Scenario) -> serde_json::Value {
 
 fn assert_fenced(daemon: &mut Daemon, by: &serde_json::Value) {
     let answer = daemon.eventually_alive("to be fenced", |daemon| {
-        daemon.get("/readyz").filter(|answer| answer.status != 200 && answer.body.contains("fenced"))
+        daemon.get("/readyz").filter(|answer| answer.status != 200 && answer.body.contains(" fenced"))
     });
     assert_eq!(answer.status, 503);
     let instance = by["instance"].as_str().unwrap_or_else(|| panic!("a claim without instance: {by}"));
