@@ -7,8 +7,8 @@
 //!   epoch, so that a delayed request cannot slip into the next transaction.
 //! - Dropping a producer drops what it has queued, and does not wait for brokers.
 //!
-//! An error of the commit is `OutcomeUnknown`, whatever its code, with one exception: a record that the broker
-//! refused (`Data`). librdkafka never ends a transaction in which a delivery failed, so nothing can have been
+//! An error of the commit is `OutcomeUnknown`, with two exceptions: `Fenced`, whose outcome is as unknown but which tells
+//! the recovery to look who it was, and a record that the broker refused (`Data`). librdkafka never ends a transaction in which a delivery failed, so nothing can have been
 //! committed; and stopping is safe in any case, since the next start reads the decision.
 //!
 //! Traps, tried on a real Kafka:
@@ -184,7 +184,7 @@ impl TransactionalProducer {
     ///
     /// # Errors
     /// Before the commit is tried: a delivery failure, with its kind, or `Retry` when the flush takes longer than
-    /// `timeout`. From the commit itself `OutcomeUnknown`, whatever the code, or `Data` as the module header
+    /// `timeout`. From the commit itself `OutcomeUnknown`, `Fenced` or `Data`, as the module header
     /// explains.
     pub fn commit(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
@@ -192,6 +192,8 @@ impl TransactionalProducer {
         let left = deadline.saturating_duration_since(Instant::now());
         self.client.commit_transaction(left).map_err(|error| match self.client.failed_delivery() {
             Some(refused) if refused.kind == ErrorKind::Data => refused,
+            // Unknown as well, but the recovery should know that somebody fenced us.
+            _ if error.kind == ErrorKind::Fenced => error,
             _ => error.with_kind(ErrorKind::OutcomeUnknown),
         })
     }

@@ -162,7 +162,7 @@ fn a_second_producer_fences_the_first() {
     write(&mut second, &topic, &[("k", "of the second")]);
 
     let error = first.commit(LIMIT).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
     assert_eq!(error.code, Some(Code::Fenced), "{error}");
     assert_eq!(first.poll(Duration::ZERO).unwrap_err().kind, ErrorKind::Fenced);
     let error = first.begin().unwrap_err();
@@ -208,7 +208,7 @@ fn a_transaction_that_the_broker_timed_out_looks_like_fencing_and_leaves_nothing
     let (_reader, mut queue) = cluster.open(&topic, 0);
     assert_eq!(read_to(&mut queue, 2), []);
     let error = producer.commit(LIMIT).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
     assert_eq!(error.code, Some(Code::Fenced), "{error}");
     producer.abandon();
     write(&mut cluster.producer(), &topic, &[("k", "again")]);
