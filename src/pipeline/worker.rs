@@ -228,7 +228,7 @@ impl Running {
             partition.clock.advance(next, processed.max_event_time).map_err(went_back)?;
             self.meter.records(i, records, (0..records).map(|record| batch.size(record)).sum());
             thread.load.records.fetch_add(records as u64, Relaxed);
-            thread.emit(output)?;
+            thread.emit(output);
         }
         if let Some(position) = reached_end {
             let position = thread.partitions[i].end.map_or(position, |end| position.min(end.0));
@@ -409,11 +409,10 @@ impl WorkerThread {
         }
     }
 
-    fn emit(&self, output: Output) -> Step {
+    fn emit(&self, output: Output) {
         if !output.is_empty() {
             send_output(&self.sink, &self.load, self.index, output);
         }
-        Ok(())
     }
 }
 

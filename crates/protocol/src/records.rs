@@ -97,6 +97,14 @@ pub struct TopicIdentity {
     pub id: String,
 }
 
+impl TopicIdentity {
+    /// Whether a topic of the same name that now has this id is another one. Where an id is unknown (empty, from brokers before
+    /// KIP-516) nothing can be told.
+    pub fn was_replaced_by(&self, id: &str) -> bool {
+        !self.id.is_empty() && !id.is_empty() && self.id != id
+    }
+}
+
 /// What became of the records, cumulative: for a pipeline without branches `in = used + filtered + late + dead + dropped`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {

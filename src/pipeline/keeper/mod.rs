@@ -239,7 +239,7 @@ impl Keeper {
         for known in topics.iter().filter(|known| !known.id.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(Some(now)) = admin.describe_topic(&known.topic, left) else { return Ok(()) };
-            if now.id.is_some_and(|id| id != known.id) {
+            if now.id.is_some_and(|id| known.was_replaced_by(&id)) {
                 let topic = &known.topic;
                 return Err(Trouble::Refused(format!(
                     "topic `{topic}` was deleted and created anew while it was read"

@@ -69,7 +69,7 @@ impl Keeper {
         let topics = self.source_topics()?;
         for known in &decision.topics {
             let id = topics.get(&known.topic).map(topic_id);
-            if id.is_some_and(|id| id != known.id && !known.id.is_empty() && !id.is_empty()) {
+            if id.is_some_and(|id| known.was_replaced_by(id)) {
                 return Ok(Some(format!(
                     "topic `{}` is not the one that was consumed: it was deleted and created anew",
                     known.topic

@@ -177,8 +177,7 @@ impl Coordinator {
         effects: &mut Vec<Effect>,
     ) {
         let anew = |known: &&TopicIdentity| {
-            let differs = |id: &str| !id.is_empty() && !known.id.is_empty() && id != known.id;
-            topics.iter().any(|topic| topic.topic == known.topic && differs(&topic.id))
+            topics.iter().any(|topic| topic.topic == known.topic && known.was_replaced_by(&topic.id))
         };
         if let Some(topic) = self.base.iter().flat_map(|base| &base.topics).find(anew) {
             let reason = format!(
