@@ -205,6 +205,24 @@ sinks:
         records.iter().filter(|record| record.key.as_deref() == Some(b"decision")).map(Record::json).collect()
     }
 
+    /// The next offset of each input partition in the newest decision; `None` before the first one.
+    pub fn decided_offsets(&self) -> Option<Vec<i64>> {
+        let decision = self.decisions().pop()?;
+        let mut positions: Vec<(i64, i64)> = decision["positions"]
+            .as_array()?
+            .iter()
+            .map(|at| Some((at["partition"].as_i64()?, at["next_offset"].as_i64()?)))
+            .collect::<Option<_>>()?;
+        positions.sort();
+        Some(positions.into_iter().map(|(_, next)| next).collect())
+    }
+
+    /// Where each input partition ends.
+    pub fn input_ends(&self) -> Vec<i64> {
+        let partitions = 0..self.kafka.partitions(&self.input());
+        partitions.filter_map(|partition| self.kafka.end_offset(&self.input(), partition)).collect()
+    }
+
     /// Whether the shard has files of evicted panes, in any incarnation.
     pub fn has_cold_files(&self) -> bool {
         self.files("cold")

@@ -31,7 +31,7 @@ struct Mode {
 }
 
 fn check(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(format!("{name}.case"));
+    let path = Path::new("tests/cases").join(format!("{name}.case"));
     let text = std::fs::read_to_string(&path).unwrap();
     let (pipeline, rest) = text.split_once("=== input\n").expect("no input");
     let (input, expected) = rest.split_once("=== output\n").expect("no output");

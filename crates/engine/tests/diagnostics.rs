@@ -1,8 +1,6 @@
 //! What is said about mistakes: each file of `diagnostics/` with everything that is printed for it, and damaged files by the
 //! thousand, for which nothing matters but that something is said.
 
-use std::path::Path;
-
 use onceflow_engine::config::{self, Defaults};
 
 fn environment(name: &str) -> Option<String> {
@@ -15,7 +13,7 @@ fn environment(name: &str) -> Option<String> {
 
 #[test]
 fn golden() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics");
+    let directory = std::path::absolute("tests/diagnostics").unwrap();
     let mut files: Vec<_> = std::fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -5,6 +5,7 @@
 
 mod bad_records;
 mod bounded_runs;
+mod broker;
 mod command_line;
 mod disorder;
 mod fencing;
