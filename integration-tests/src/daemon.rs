@@ -2,6 +2,7 @@
 //! every way there is.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -41,9 +42,29 @@ impl Daemon {
 
     /// `onceflow run ARGUMENTS… FILE` with further environment variables.
     pub fn start(scenario: &Scenario, file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let address = format!("127.0.0.1:{}", free_port());
         let log = scenario.dir().join(unique("daemon") + ".log");
         let output = File::create(&log).unwrap();
+        Self::spawn(file, arguments, environment, log, output.into())
+    }
+
+    /// `onceflow run FILE`, whose log takes the way through another process: so that [`Daemon::limit_files`] concerns all other files.
+    pub fn run_without_log_file(scenario: &Scenario, file: &Path) -> Self {
+        let log = scenario.dir().join(unique("daemon") + ".log");
+        let mut copy = Command::new("cat");
+        copy.stdin(Stdio::piped()).stdout(File::create(&log).unwrap());
+        // It ends with the last writer of the pipe.
+        let pipe = copy.spawn().unwrap().stdin.take().unwrap();
+        Self::spawn(file, &[], &[], log, OwnedFd::from(pipe))
+    }
+
+    fn spawn(
+        file: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: PathBuf,
+        output: OwnedFd,
+    ) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
         let mut command = onceflow();
         command
             .arg("run")
@@ -55,8 +76,13 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);
-        // SAFETY: prctl with these arguments is async-signal-safe and touches no memory of the process.
+        // SAFETY: signal and prctl with these arguments are async-signal-safe and touch no memory of the process.
         unsafe {
+            command.pre_exec(|| {
+                // Beyond its limit a write fails; without this, it kills.
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                Ok(())
+            });
             // A test process that dies takes its daemons along.
             command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
                 0 => Ok(()),
@@ -72,6 +98,16 @@ impl Daemon {
         // SAFETY: the child was not waited for, so its process id is still its own.
         let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
         assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Lets its files grow to so many bytes, and no further.
+    pub fn limit_files(&self, bytes: libc::rlim_t) {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the kernel reads the one limit, which is a local, and writes nothing through null.
+        let set = unsafe {
+            libc::prlimit(self.child.id() as i32, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     }
 
     /// kill -9, and waits until it is gone.
@@ -97,9 +133,16 @@ impl Daemon {
         self.status
     }
 
+    /// The most memory that it has held so far, bytes; `None` once it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    }
+
     /// Waits for its end; panics after [`PATIENCE`].
     pub fn wait(&mut self) -> ExitStatus {
-        self.eventually("to end", |daemon| daemon.poll())
+        self.eventually(PATIENCE, "to end", |daemon| daemon.poll())
     }
 
     /// Waits until a self-kill armed by [`Daemon::run_armed`] has happened.
@@ -110,9 +153,17 @@ impl Daemon {
 
     /// Waits until `/readyz` says so.
     pub fn wait_until_ready(&mut self) {
-        self.eventually_alive("to become ready", |daemon| {
-            daemon.get("/readyz").filter(|answer| answer.status == 200).map(drop)
-        });
+        self.eventually_alive("to become ready", |daemon| daemon.is_ready().then_some(()));
+    }
+
+    /// Whether its pipeline runs.
+    pub fn is_ready(&self) -> bool {
+        self.get("/readyz").is_some_and(|answer| answer.status == 200)
+    }
+
+    /// Whether another instance has taken its pipeline over, and it knows.
+    pub fn is_fenced(&self) -> bool {
+        self.get("/readyz").is_some_and(|answer| answer.status == 503 && answer.body.contains(" fenced"))
     }
 
     /// Waits until the log holds `text`, and returns the whole log.
@@ -123,8 +174,18 @@ impl Daemon {
     }
 
     /// Repeats `attempt` until it returns something; panics after [`PATIENCE`], or if the daemon ends meanwhile.
-    pub fn eventually_alive<T>(&mut self, what: &str, mut attempt: impl FnMut(&Self) -> Option<T>) -> T {
-        self.eventually(what, |daemon| {
+    pub fn eventually_alive<T>(&mut self, what: &str, attempt: impl FnMut(&Self) -> Option<T>) -> T {
+        self.within(PATIENCE, what, attempt)
+    }
+
+    /// [`Daemon::eventually_alive`] with another patience, for faults after which time limits have to pass first.
+    pub fn within<T>(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        mut attempt: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
+        self.eventually(patience, what, |daemon| {
             let ended = daemon.poll();
             attempt(daemon).or_else(|| match ended {
                 Some(status) => panic!("waiting for it {what}, but it ended: {status}\n{}", daemon.log_end()),
@@ -133,13 +194,18 @@ impl Daemon {
         })
     }
 
-    fn eventually<T>(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Option<T>) -> T {
+    fn eventually<T>(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        mut attempt: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
         let start = Instant::now();
         loop {
             if let Some(result) = attempt(self) {
                 return result;
             }
-            assert!(start.elapsed() < PATIENCE, "waited too long for it {what}\n{}", self.log_end());
+            assert!(start.elapsed() < patience, "waited too long for it {what}\n{}", self.log_end());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -3,11 +3,13 @@
 //! The broker runs under a guard process that waits for the end of a pipe whose other end this process holds. When the pipe
 //! closes, by [`Drop`] or by the death of this process (a failed test, Ctrl-C, kill -9), the guard kills the broker by its own
 //! process id and removes its directory. So no exit hook is needed, and none can be skipped.
+//!
+//! What [`Kafka::kill`] and its like hurt is one node, so that a cluster can lose some and keep the others.
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +18,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -25,11 +29,12 @@ use rdkafka::{Offset, TopicPartitionList};
 /// How long a call to Kafka may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One broker.
+/// One broker, or a cluster of them.
 #[derive(Debug)]
 pub struct Kafka {
     bootstrap: String,
     dir: PathBuf,
+    nodes: usize,
     /// Its standard input is the pipe that keeps the broker alive.
     guard: Child,
 }
@@ -43,11 +48,18 @@ impl Kafka {
 
     /// A broker of one's own, for tests that kill it. Dropping it ends it.
     pub fn start() -> Kafka {
+        Self::start_cluster(1, &[])
+    }
+
+    /// So many brokers of one's own, with further `key=value` settings. In a cluster of three, topics have three replicas, two of which
+    /// must be in sync for a write.
+    pub fn start_cluster(nodes: usize, settings: &[&str]) -> Kafka {
         let dir = tempfile::Builder::new().prefix("onceflow-kafka.").tempdir().unwrap().keep();
         let messages = std::fs::File::create(dir.join("launcher.log")).unwrap();
         let mut guard = Command::new(launcher())
-            .arg("serve")
+            .args(["serve", "--nodes", &nodes.to_string()])
             .arg(&dir)
+            .args(settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(messages)
@@ -62,32 +74,60 @@ impl Kafka {
             let said = std::fs::read_to_string(dir.join("launcher.log")).unwrap_or_default();
             panic!("Kafka did not start: {said}");
         }
-        Kafka { bootstrap, dir, guard }
+        Kafka { bootstrap, dir, nodes, guard }
     }
 
-    /// `HOST:PORT`.
+    /// `HOST:PORT`, separated by commas for a cluster.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// Kills the broker with -9; its data stays.
-    pub fn kill(&self) {
-        self.launch("kill");
+    /// How many brokers there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes
     }
 
-    /// Starts a killed broker again, on the same port and data.
-    pub fn restart(&self) {
-        self.launch("start");
+    /// Kills a broker with -9; its data stays. Nodes count from 1.
+    pub fn kill(&self, node: usize) {
+        launch("kill", &self.dir_of(node));
     }
 
-    fn launch(&self, verb: &str) {
-        let output = Command::new(launcher()).arg(verb).arg(&self.dir).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    /// Starts a killed broker again, on the same port and data, and waits until it answers.
+    pub fn restart(&self, node: usize) {
+        launch("start", &self.dir_of(node));
+    }
+
+    /// Starts all killed brokers again, together: one alone might wait for the others.
+    pub fn restart_all(&self) {
+        launch("start", &self.dir);
+    }
+
+    /// Sends a signal to a broker's own process.
+    pub fn signal(&self, node: usize, signal: i32) {
+        let pid = std::fs::read_to_string(self.dir_of(node).join("pid")).unwrap();
+        // SAFETY: kill touches no memory. The process is the broker's: its launcher removes the file when it ends one.
+        let sent = unsafe { libc::kill(pid.trim().parse().unwrap(), signal) };
+        assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    fn dir_of(&self, node: usize) -> PathBuf {
+        assert!((1..=self.nodes).contains(&node), "there is no node {node}");
+        if self.nodes == 1 { self.dir.clone() } else { self.dir.join(node.to_string()) }
     }
 
     /// Creates a topic whose records never expire.
     pub fn create_topic(&self, name: &str, partitions: i32) {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        self.create_topic_with(name, partitions, &[]);
+    }
+
+    /// Creates a topic whose records never expire, with further settings.
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        // The broker's default: as many replicas as it has nodes, up to three.
+        let mut topic =
+            NewTopic::new(name, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
         let created = block_on(self.admin().create_topics([&topic], &options())).unwrap();
         assert!(created[0].is_ok(), "{name}: {created:?}");
     }
@@ -97,6 +137,24 @@ impl Kafka {
         let deleted = block_on(self.admin().delete_topics(&[name], &options())).unwrap();
         assert!(deleted[0].is_ok(), "{name}: {deleted:?}");
         while self.end_offset(name, 0).is_some() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Changes a setting of a topic that exists, and leaves its others at the broker's defaults.
+    pub fn configure_topic(&self, name: &str, key: &str, value: &str) {
+        let config =
+            AlterConfig::new(ResourceSpecifier::Topic(name)).set("retention.ms", "-1").set(key, value);
+        let altered = block_on(self.admin().alter_configs([&config], &options())).unwrap();
+        assert!(altered[0].is_ok(), "{name}: {altered:?}");
+    }
+
+    /// Adds partitions to a topic, up to `count`.
+    pub fn grow_topic(&self, name: &str, count: usize) {
+        let grown =
+            block_on(self.admin().create_partitions([&NewPartitions::new(name, count)], &options())).unwrap();
+        assert!(grown[0].is_ok(), "{name}: {grown:?}");
+        while self.partitions(name) < count as i32 {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -113,6 +171,12 @@ impl Kafka {
     pub fn end_offset(&self, topic: &str, partition: i32) -> Option<i64> {
         let client = self.consumer("read_uncommitted");
         client.fetch_watermarks(topic, partition, PATIENCE).ok().map(|(_, end)| end)
+    }
+
+    /// Whether a partition holds records of a transaction that is still open, which readers of committed records wait for.
+    pub fn has_open_transaction(&self, topic: &str, partition: i32) -> bool {
+        let stable = self.consumer("read_committed").fetch_watermarks(topic, partition, PATIENCE).unwrap().1;
+        self.end_offset(topic, partition).is_some_and(|end| stable < end)
     }
 
     /// How many partitions a topic has.
@@ -156,6 +220,11 @@ impl Drop for Kafka {
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn launch(verb: &str, dir: &Path) {
+    let output = Command::new(launcher()).arg(verb).arg(dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn launcher() -> PathBuf {

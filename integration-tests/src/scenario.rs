@@ -21,6 +21,10 @@ pub struct Settings {
     pub lateness: &'static str,
     /// `checkpoint.interval`, as written in the file.
     pub interval: &'static str,
+    /// `checkpoint.timeout`, as written in the file.
+    pub timeout: &'static str,
+    /// `checkpoint.tolerable_failures`.
+    pub tolerable_failures: u32,
     /// `on_error` of the source.
     pub on_error: &'static str,
 }
@@ -33,6 +37,8 @@ impl Default for Settings {
             memory: "256MiB",
             lateness: "2m",
             interval: "100ms",
+            timeout: "60s",
+            tolerable_failures: 0,
             on_error: "dead_letter",
         }
     }
@@ -106,12 +112,16 @@ impl Scenario {
     pub fn preamble(&self, settings: &Settings) -> String {
         let dir = self.dir().display();
         let backend = if cfg!(feature = "rocksdb") { "rocksdb" } else { "memory" };
-        let Settings { parallelism, memory, interval, .. } = settings;
+        let Settings { parallelism, memory, interval, timeout, tolerable_failures, .. } = settings;
         format!(
             "pipeline: {name}\n\
              kafka: {{ bootstrap_servers: \"{bootstrap}\" }}\n\
              parallelism: {parallelism}\n\
-             checkpoint: {{ interval: {interval}, storage: \"file://{dir}/checkpoints\" }}\n\
+             checkpoint:\n  \
+               interval: {interval}\n  \
+               timeout: {timeout}\n  \
+               tolerable_failures: {tolerable_failures}\n  \
+               storage: \"file://{dir}/checkpoints\"\n\
              state: {{ backend: {backend}, dir: \"{dir}/state\", memory: {memory} }}\n\
              restart: {{ strategy: exponential, initial: 100ms, max: 2s }}\n\
              dead_letter: {{ topic: {dead_letter} }}\n",
@@ -215,6 +225,12 @@ sinks:
             .collect::<Option<_>>()?;
         positions.sort();
         Some(positions.into_iter().map(|(_, next)| next).collect())
+    }
+
+    /// Whether every record of the input is behind a committed decision. What the topic holds counts, not what was sent: a producer
+    /// that loses its broker may write a record twice without knowing.
+    pub fn is_drained(&self) -> bool {
+        self.decided_offsets().is_some_and(|offsets| offsets == self.input_ends())
     }
 
     /// Where each input partition ends.

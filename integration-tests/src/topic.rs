@@ -113,6 +113,31 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: Isolation) -> Vec<Record>
     records
 }
 
+/// Calls `see` with the value of every committed record of a topic (nothing for a tombstone), and returns how many there are: for topics that
+/// are too large to be held.
+pub fn each_committed_value(kafka: &Kafka, topic: &str, mut see: impl FnMut(&[u8])) -> u64 {
+    let consumer = kafka.consumer("read_committed");
+    let mut from = TopicPartitionList::new();
+    let mut unread = kafka.partitions(topic);
+    for partition in 0..unread {
+        from.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&from).unwrap();
+    let mut records = 0;
+    while unread > 0 {
+        match consumer.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                records += 1;
+                see(message.payload().unwrap_or_default());
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => unread -= 1,
+            Some(Err(error)) => panic!("reading {topic}: {error}"),
+            None => panic!("reading {topic}: nothing comes"),
+        }
+    }
+    records
+}
+
 /// A record to write.
 #[derive(Debug, Clone)]
 pub struct NewRecord {

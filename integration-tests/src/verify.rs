@@ -27,6 +27,16 @@ pub struct Verdict {
 /// Checks that a windowed pipeline which has come to the end of its input wrote exactly what it should. Panics with the first
 /// differences otherwise.
 pub fn verify(scenario: &Scenario, window: Window) -> Verdict {
+    verify_with_refused(scenario, window, |_| false).0
+}
+
+/// [`verify`] for an output topic that does not take every row: a row is in the output or a dead letter of its own, never both, and
+/// only those of users that `may_be_refused` names are the latter. Also returns how many those are.
+pub fn verify_with_refused(
+    scenario: &Scenario,
+    window: Window,
+    may_be_refused: impl Fn(&str) -> bool,
+) -> (Verdict, usize) {
     let input = scenario.committed(&scenario.input());
     let letters = dead_letters(scenario, &input);
     let late: HashSet<Place> =
@@ -59,7 +69,9 @@ pub fn verify(scenario: &Scenario, window: Window) -> Verdict {
     }
 
     let expected = fold(&input, &late, window);
-    let rows = output_rows(&scenario.committed(&scenario.output()), window);
+    let refused = refused_rows(scenario, may_be_refused);
+    let count_of_refused = refused.len();
+    let rows = output_rows(&[scenario.committed(&scenario.output()), refused].concat(), window);
     compare(&expected, &rows);
 
     let verdict = Verdict { input: input.len(), rows: rows.len(), late: late.len(), broken };
@@ -71,7 +83,26 @@ pub fn verify(scenario: &Scenario, window: Window) -> Verdict {
     assert_eq!(count("dead"), broken, "decided dead letters: {counts}");
     assert_eq!(count("filtered"), filtered, "decided filtered records: {counts}");
     assert_eq!(count("in"), count("used") + count("filtered") + count("late") + count("dead"), "{counts}");
-    verdict
+    (verdict, count_of_refused)
+}
+
+/// The dead letters that are results of windows, in the form that the output would have had them.
+fn refused_rows(scenario: &Scenario, may_be_refused: impl Fn(&str) -> bool) -> Vec<Record> {
+    let letters = scenario.committed(&scenario.dead_letter()).into_iter();
+    let of_windows = letters.filter(|letter| letter.header("onceflow.window_start").is_some());
+    of_windows
+        .map(|letter| {
+            let row = letter.json();
+            let user = row["user_id"].as_str().unwrap_or_else(|| panic!("no user_id: {row}"));
+            assert!(may_be_refused(user), "this row was to be in the output: {row}");
+            assert_eq!(letter.header("onceflow.reason"), Some("refused"), "{row}");
+            assert_eq!(letter.header("onceflow.pipeline"), Some(scenario.name.as_str()), "{row}");
+            assert_eq!(letter.key, None, "{row}");
+            let start = instant(&row["window_start"]).to_string();
+            assert_eq!(letter.header("onceflow.window_start"), Some(start.as_str()), "{row}");
+            Record { key: Some(user.as_bytes().to_vec()), ..letter.clone() }
+        })
+        .collect()
 }
 
 /// The dead letters by the place they came from, with their reason. Each place occurs once, and the letter carries the bytes, the
@@ -81,6 +112,10 @@ pub fn dead_letters(scenario: &Scenario, input: &[Record]) -> HashMap<Place, Str
         input.iter().map(|record| ((record.partition, record.offset), record)).collect();
     let mut letters = HashMap::new();
     for letter in scenario.committed(&scenario.dead_letter()) {
+        if letter.header("onceflow.window_start").is_some() {
+            // A window's result has no record that it came from: see `refused_rows`.
+            continue;
+        }
         let header = |name: &str| {
             letter
                 .header(name)

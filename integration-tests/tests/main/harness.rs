@@ -67,7 +67,7 @@ fn a_killed_broker_keeps_its_data_and_its_port() {
     kafka.create_topic("kept", 1);
     let spec = Orders { records: 100, partitions: 1, ..Orders::default() };
     write_all(&kafka, "kept", spec.generate());
-    kafka.kill();
-    kafka.restart();
+    kafka.kill(1);
+    kafka.restart(1);
     assert_eq!(read_all(&kafka, "kept", Isolation::Committed).len(), 100);
 }

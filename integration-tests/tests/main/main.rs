@@ -5,14 +5,15 @@
 
 mod bad_records;
 mod bounded_runs;
-mod broker;
 mod command_line;
 mod disorder;
 mod fencing;
 mod harness;
+mod hostile;
 mod http;
 mod kill_points;
 mod kills;
 mod refusals;
+mod secrets;
 mod stateless;
 mod transactions;

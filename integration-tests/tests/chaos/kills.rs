@@ -1,0 +1,75 @@
+//! kill -9 of the daemon, at random and at the named points, through one pipeline's whole life: the number of workers and the budget of
+//! the state change from start to start, so that panes go to RocksDB and come back in every combination.
+
+use onceflow_integration_tests::daemon::Daemon;
+use onceflow_integration_tests::orders::Orders;
+use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::topic::Live;
+
+use crate::run::{Run, hidden};
+
+/// Those that every start passes; the start offsets are committed once only.
+const POINTS: [&str; 7] = [
+    "after-claim",
+    "before-snapshot",
+    "after-snapshot",
+    "after-decision",
+    "after-commit",
+    "after-confirmed",
+    "before-retire",
+];
+
+#[test]
+fn the_daemon_is_killed_again_and_again() {
+    let mut run = Run::begin("kills");
+    let scenario = Scenario::new("kills");
+    scenario.create_topics(4);
+    // Long names and many open panes: far more than 8 MiB of groups.
+    let orders =
+        Orders { seed: run.rng.bits(), users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() };
+    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, orders.endless());
+    let kills = run.either(16, 240);
+    let mut evicted = false;
+    let mut settings = Settings { lateness: "6m", ..Settings::default() };
+    for kill in 0..kills {
+        settings.parallelism = 1 + kill % 2;
+        settings.memory = if cfg!(feature = "rocksdb") && kill / 2 % 2 == 0 { "8MiB" } else { "256MiB" };
+        let file = scenario.write_windowed(&settings);
+        let how = if kill == 0 {
+            armed(&scenario, &file, "after-epoch-zero")
+        } else if run.rng.one_in(2) {
+            let turn = 1 + run.rng.below(4);
+            let point = POINTS[run.rng.below(POINTS.len() as u64) as usize];
+            // Nothing is claimed twice in one run.
+            armed(
+                &scenario,
+                &file,
+                &if point == "after-claim" { point.to_owned() } else { format!("{point}:{turn}") },
+            )
+        } else {
+            let moment = run.moment(2_500);
+            let daemon = Daemon::run(&scenario, &file);
+            std::thread::sleep(moment);
+            daemon.kill();
+            format!("after {} ms", moment.as_millis())
+        };
+        evicted |= scenario.has_cold_files();
+        run.event(format_args!(
+            "kill {} of {kills}, {how}; {} workers, {}",
+            kill + 1,
+            settings.parallelism,
+            settings.memory
+        ));
+    }
+    let file = scenario.write_windowed(&settings);
+    let daemon = Daemon::run(&scenario, &file);
+    let verdict = run.settle(&scenario, &file, live, daemon);
+    assert!(hidden(&scenario) > 0, "no kill ever hit an open transaction");
+    assert!(evicted || !cfg!(feature = "rocksdb"), "no pane was ever evicted");
+    run.held(&scenario, &verdict, format_args!("{kills} kills of the daemon"));
+}
+
+fn armed(scenario: &Scenario, file: &std::path::Path, point: &str) -> String {
+    Daemon::run_armed(scenario, file, point).wait_for_self_kill();
+    format!("at {point}")
+}

@@ -1,0 +1,134 @@
+//! One scenario's run: its numbers, its words, and its end.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use onceflow_integration_tests::daemon::Daemon;
+use onceflow_integration_tests::fold::Window;
+use onceflow_integration_tests::kafka::Kafka;
+use onceflow_integration_tests::rng::Rng;
+use onceflow_integration_tests::scenario::Scenario;
+use onceflow_integration_tests::topic::{Isolation, Live, read_all};
+use onceflow_integration_tests::verify::{Verdict, verify};
+
+/// How long the daemon may take to get back after a fault has ended: a start waits for its predecessor's transaction to time out,
+/// and two such waits can follow each other.
+pub const RECOVERY: Duration = Duration::from_secs(240);
+
+/// A run of a scenario: few rounds, or, where `ONCEFLOW_CHAOS` is `long`, many.
+pub struct Run {
+    name: &'static str,
+    began: Instant,
+    long: bool,
+    /// The scenario's own numbers: the same for the same `ONCEFLOW_CHAOS_SEED`.
+    pub rng: Rng,
+}
+
+impl Run {
+    /// Begins a scenario.
+    pub fn begin(name: &'static str) -> Run {
+        let seed =
+            std::env::var("ONCEFLOW_CHAOS_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
+        let seed: u64 = seed.unwrap_or(1);
+        let long = std::env::var("ONCEFLOW_CHAOS").is_ok_and(|length| length == "long");
+        let salt = name.bytes().fold(0u64, |salt, byte| salt.wrapping_mul(31).wrapping_add(byte.into()));
+        let run = Run { name, began: Instant::now(), long, rng: Rng::new(seed ^ salt << 32) };
+        run.event(format_args!("begins with seed {seed}"));
+        run
+    }
+
+    /// The number of rounds, or whatever differs between a short run and a long one.
+    pub fn either<T>(&self, short: T, long: T) -> T {
+        if self.long { long } else { short }
+    }
+
+    /// Says what happens.
+    pub fn event(&self, what: impl Display) {
+        eprintln!("chaos {:>6.1} s  {}: {what}", self.began.elapsed().as_secs_f64(), self.name);
+    }
+
+    /// A time up to `most_ms` milliseconds.
+    pub fn moment(&mut self, most_ms: u64) -> Duration {
+        Duration::from_millis(self.rng.below(most_ms + 1))
+    }
+
+    /// Ends the load, waits until the daemon has committed everything, stops it, closes all windows by a bounded run, and compares.
+    pub fn settle(&self, scenario: &Scenario, file: &Path, live: Live, mut daemon: Daemon) -> Verdict {
+        let sent = live.stop();
+        self.event(format_args!("the load has ended after {sent} orders; waiting for the daemon"));
+        drain(scenario, &mut daemon);
+        daemon.stop();
+        Daemon::run_until_end(scenario, file);
+        verify(scenario, Window::TUMBLING)
+    }
+
+    /// The summary: what held, and what it went through.
+    pub fn held(&self, scenario: &Scenario, verdict: &Verdict, what: impl Display) {
+        let Verdict { input, rows, late, broken } = verdict;
+        eprintln!(
+            "chaos: {} held: {what}; {input} orders in, {rows} rows out, {late} late, {broken} broken, {} decisions, {} records in \
+             aborted transactions; none lost, none doubled; {:.0} s",
+            self.name,
+            newest_epoch(scenario),
+            hidden(scenario),
+            self.began.elapsed().as_secs_f64(),
+        );
+    }
+
+    /// The summary of a scenario whose outcome is a refusal or a stop.
+    pub fn held_clearly(&self, what: impl Display) {
+        eprintln!("chaos: {} held: {what}; {:.0} s", self.name, self.began.elapsed().as_secs_f64());
+    }
+}
+
+/// Brokers of a scenario's own. They live until the process ends: whoever kills its brokers in the end saves memory.
+pub fn own_brokers(nodes: usize, settings: &[&str]) -> &'static Kafka {
+    Box::leak(Box::new(Kafka::start_cluster(nodes, settings)))
+}
+
+/// Ends the brokers of a scenario that is over.
+pub fn end(kafka: &Kafka) {
+    (1..=kafka.nodes()).for_each(|node| kafka.kill(node));
+}
+
+/// Waits until `more` records were committed to the control topic, by whoever it was.
+pub fn commits(scenario: &Scenario, daemon: &mut Daemon, more: i64) {
+    let end = || scenario.kafka.end_offset(&scenario.control(), 0);
+    let before = end().unwrap_or(0);
+    daemon.within(RECOVERY, "to commit", |_| {
+        std::thread::sleep(Duration::from_millis(20));
+        // A decision and its marker are two.
+        end().filter(|end| *end >= before + 2 * more)
+    });
+}
+
+/// Waits until everything that was written is behind a decision.
+pub fn drain(scenario: &Scenario, daemon: &mut Daemon) {
+    daemon.within(RECOVERY, "to read everything", |_| {
+        std::thread::sleep(Duration::from_millis(500));
+        scenario.is_drained().then_some(())
+    });
+}
+
+/// Why the daemon began anew, and how often, as its metrics say.
+pub fn restarts(daemon: &Daemon) -> BTreeMap<&'static str, u64> {
+    let kinds = ["retry", "epoch_failed", "fenced", "outcome_unknown"];
+    let count = |kind: &str| daemon.metric("onceflow_restarts_total", &[&format!("reason=\"{kind}\"")]);
+    kinds.into_iter().filter_map(|kind| Some((kind, count(kind)? as u64))).filter(|(_, n)| *n > 0).collect()
+}
+
+/// The epoch of the newest decision: as many were committed.
+fn newest_epoch(scenario: &Scenario) -> u64 {
+    scenario.decisions().last().and_then(|decision| decision["epoch"].as_u64()).unwrap_or(0)
+}
+
+/// Output and dead letters that only a reader without transactions sees: what the faults left behind.
+pub fn hidden(scenario: &Scenario) -> usize {
+    let of = |topic: &str| {
+        let all = read_all(scenario.kafka, topic, Isolation::Uncommitted).len();
+        all - scenario.committed(topic).len()
+    };
+    of(&scenario.output()) + of(&scenario.dead_letter())
+}
