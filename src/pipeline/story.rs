@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use onceflow_protocol::ErrorKind;
 use onceflow_protocol::coordinator::{BarrierReport, Coordinator, Effect, Event, Outcome, Phase};
 
 use super::context::{Context, wall_clock_ms};
@@ -20,6 +21,19 @@ pub struct Story {
     prepared: Instant,
     in_transaction_since: Option<Instant>,
     runs: u64,
+    heard: Heard,
+}
+
+/// The newest event, as far as it may be why the coordinator gives a run up.
+enum Heard {
+    /// A failure that was told when it came.
+    Failure,
+    /// That time has passed.
+    Time,
+    /// A snapshot that could not be written, and why.
+    NoSnapshot(String),
+    /// An answer.
+    Answer,
 }
 
 impl Story {
@@ -35,21 +49,22 @@ impl Story {
             prepared: now,
             in_transaction_since: None,
             runs: 0,
+            heard: Heard::Answer,
         }
     }
 
     /// An event is about to reach the coordinator.
     pub fn hears(&mut self, event: &Event, coordinator: &Coordinator) {
+        self.heard = match event {
+            Event::Failed(_) => Heard::Failure,
+            Event::Tick(_) => Heard::Time,
+            Event::SnapshotFailed(reason) => Heard::NoSnapshot(reason.clone()),
+            _ => Heard::Answer,
+        };
         let pipeline = self.context.plan.pipeline.as_str();
         match event {
             Event::Failed(failure) if !matches!(coordinator.phase(), Phase::BackingOff | Phase::Fenced) => {
-                let phase = coordinator.phase();
-                tracing::warn!(pipeline, kind = %failure.kind, ?phase, reason = failure.message, "this run has failed");
-                self.context.metrics.restarts.with_label_values(&[failure.kind.as_str()]).inc();
-                if phase.has_workers() {
-                    self.context.metrics.checkpoints.with_label_values(&["failed"]).inc();
-                    self.context.metrics.transactions.with_label_values(&["abandoned"]).inc();
-                }
+                self.failed(failure.kind, coordinator.phase(), &failure.message);
             }
             Event::SnapshotFailed(reason) => {
                 tracing::warn!(pipeline, reason, "the snapshot could not be written")
@@ -59,6 +74,16 @@ impl Story {
             }
             Event::AtBarrier(report) => self.at_barrier(report, coordinator),
             _ => {}
+        }
+    }
+
+    fn failed(&self, kind: ErrorKind, phase: Phase, reason: &str) {
+        let pipeline = self.context.plan.pipeline.as_str();
+        tracing::warn!(pipeline, %kind, ?phase, reason, "this run has failed");
+        self.context.metrics.restarts.with_label_values(&[kind.as_str()]).inc();
+        if phase.has_workers() {
+            self.context.metrics.checkpoints.with_label_values(&["failed"]).inc();
+            self.context.metrics.transactions.with_label_values(&["abandoned"]).inc();
         }
     }
 
@@ -150,11 +175,25 @@ impl Story {
                     "fenced: another instance has taken over; staying up, doing nothing"
                 );
             }
-            Phase::BackingOff if before != Phase::Looking => {
-                tracing::info!(
-                    pipeline,
-                    "everything of this run is thrown away; starting again after a pause"
-                )
+            Phase::BackingOff => {
+                match &self.heard {
+                    Heard::Failure => {}
+                    Heard::Time => {
+                        self.failed(ErrorKind::EpochFailed, before, "it took longer than its time limit")
+                    }
+                    Heard::NoSnapshot(reason) => self.failed(ErrorKind::EpochFailed, before, reason),
+                    // Another's claim is undecided: nothing has failed, it looks again.
+                    Heard::Answer if before == Phase::Looking => {}
+                    Heard::Answer => {
+                        self.failed(ErrorKind::Retry, before, "it did not find what was just committed")
+                    }
+                }
+                if before != Phase::Looking {
+                    tracing::info!(
+                        pipeline,
+                        "everything of this run is thrown away; starting again after a pause"
+                    );
+                }
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ pub mod coordinator;
 mod error;
 mod ids;
 mod partition_clock;
+pub mod planted;
 mod records;
 mod time;
 mod window;

@@ -5,6 +5,7 @@
 //! held back, and after a restore every partition is active. Otherwise a slow broker would turn data into late data.
 
 use crate::ids::NextOffset;
+use crate::planted::{Planted, is_planted};
 use crate::time::Watermark;
 
 /// Position and watermark of one partition, kept by the worker that reads it.
@@ -86,6 +87,9 @@ impl PartitionClock {
 
     /// Whether the partition has been at its end, silent, for the time after which it stops counting.
     pub fn is_idle(&self, now_ms: u64) -> bool {
+        if is_planted(Planted::IdleBeforeTheEnd) && self.at_end_since_ms.is_none() {
+            return self.idle_after_ms.is_some();
+        }
         match (self.idle_after_ms, self.at_end_since_ms) {
             (Some(after), Some(since)) => now_ms.saturating_sub(since) >= after,
             _ => false,

@@ -182,11 +182,19 @@ impl Shell {
                     ControlRecord::Claim(claim) => Some(claim),
                     ControlRecord::Decision(_) => None,
                 });
-                let last = claims.clone().filter(|claim| known.contains(&claim.claim)).count();
-                let later = claims.skip(last);
+                let claims: Vec<&Claim> = claims.collect();
+                let first = match known.is_empty() {
+                    true => claims.len(),
+                    false => {
+                        claims.iter().rposition(|claim| known.contains(&claim.claim)).map_or(0, |at| at + 1)
+                    }
+                };
                 let seen =
-                    |claim: &Claim| SeenClaim { instance: claim.instance.clone(), fate: Fate::Committed };
-                Event::ClaimsAfter(later.map(seen).collect())
+                    |claim: &&Claim| SeenClaim { instance: claim.instance.clone(), fate: Fate::Committed };
+                Event::ClaimsSeen {
+                    before: claims[..first].iter().map(|claim| claim.claim.clone()).collect(),
+                    after: claims[first..].iter().map(seen).collect(),
+                }
             }
             Effect::End(outcome) => {
                 self.outcome = Some(outcome);
@@ -226,6 +234,7 @@ fn a_first_start_commits_its_offsets_before_anything_is_read() {
     shell.event(Event::Start);
     let expected = [
         "EnsureControlTopic",
+        "LookForClaims",
         "ReadNewest",
         "ListFiles",
         "InitTransactions",

@@ -198,32 +198,33 @@ impl Keeper {
         Ok(())
     }
 
-    /// Claims that follow the newest of ours, whatever became of their transactions.
+    /// All claims, and what became of the transactions of those that follow the newest known one.
     pub(super) fn look_for_claims(&mut self, known: &[ClaimId]) -> Done {
         let deadline = self.deadline();
-        let mut claims = vec![];
+        let mut records = vec![];
         let uncommitted = self.control_reader(Isolation::Uncommitted)?;
         uncommitted.scan(0, Until::End, deadline, &mut |record| {
             if record.key == Claim::KEY.as_bytes() {
-                claims.push(record);
+                records.push(record);
             }
         })?;
-        let committed = self.control_reader(Isolation::Committed)?;
-        let mut seen = vec![];
-        for record in &claims {
-            let claim = parse_claim(record)?;
-            if known.contains(&claim.claim) {
-                seen.clear();
-                continue;
+        let claims: Vec<Claim> = records.iter().map(parse_claim).collect::<Done<_>>()?;
+        let newest = claims.iter().rposition(|claim| known.contains(&claim.claim));
+        let first = if known.is_empty() { claims.len() } else { newest.map_or(0, |at| at + 1) };
+        let before = claims[..first].iter().map(|claim| claim.claim.clone()).collect();
+        let mut after = vec![];
+        if first < claims.len() {
+            let committed = self.control_reader(Isolation::Committed)?;
+            for (claim, record) in claims.iter().zip(&records).skip(first) {
+                let fate = match committed.fate(record.offset, deadline)? {
+                    kafka::Fate::Undecided => Fate::Open,
+                    kafka::Fate::Committed => Fate::Committed,
+                    kafka::Fate::AbortedOrReplaced => Fate::Aborted,
+                };
+                after.push(SeenClaim { instance: format!("{} on {}", claim.instance, claim.host), fate });
             }
-            let fate = match committed.fate(record.offset, deadline)? {
-                kafka::Fate::Undecided => Fate::Open,
-                kafka::Fate::Committed => Fate::Committed,
-                kafka::Fate::AbortedOrReplaced => Fate::Aborted,
-            };
-            seen.push(SeenClaim { instance: format!("{} on {}", claim.instance, claim.host), fate });
         }
-        self.driver.event(Event::ClaimsAfter(seen));
+        self.driver.event(Event::ClaimsSeen { before, after });
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
+use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{EventTime, WindowSpec};
 
 use super::StateError;
@@ -355,6 +356,9 @@ impl WindowState {
             return Ok(0);
         };
         let run = Run { step: self.id, pane: start, generation: next_generation() };
+        if is_planted(Planted::OlderGenerationLost) {
+            pane.runs.clear();
+        }
         if pane.runs.len() < MAX_RUNS {
             merge::ingest_table(&pane.table, run, cold)?;
         } else {
@@ -365,7 +369,10 @@ impl WindowState {
         }
         pane.runs.push(run);
         // The rows are in the run now: their extents must not come back beside it.
-        pane.rewrite = true;
+        pane.rewrite = !is_planted(Planted::RowsDoubledByEviction);
+        if is_planted(Planted::RowsLostByEviction) && pane.table.dirty_groups() > 0 {
+            pane.runs.pop();
+        }
         let evicted = std::mem::replace(&mut pane.table, GroupTable::new(self.layout.clone())?);
         Ok(evicted.memory_bytes() as u64)
     }
@@ -403,11 +410,12 @@ impl WindowState {
         let pane = pane(&mut self.panes, restored.pane, &self.layout)?;
         pane.written += restored.rows;
         pane.extents += restored.extents;
-        pane.rewrite |= origin == Origin::Other;
+        let others = origin == Origin::Other && !is_planted(Planted::OldExtentsKept);
+        pane.rewrite |= others;
         if pane.table.is_empty() {
             pane.table = restored.table;
         } else {
-            pane.rewrite = true;
+            pane.rewrite |= !is_planted(Planted::OldExtentsKept);
             pane.table.merge_table(&restored.table, 0..key::LANES)?;
         }
         Ok(())

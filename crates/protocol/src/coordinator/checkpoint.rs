@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::error::ErrorKind;
 use crate::ids::Epoch;
+use crate::planted::{Planted, is_planted};
 use crate::records::{Counts, Decision, ManifestRef, Position};
 use crate::time::Frontiers;
 
@@ -210,6 +211,7 @@ impl Coordinator {
         self.checkpoint.flushed = false;
         self.checkpoint.frozen.clear();
         self.enter(Phase::Freezing, now_ms, Some(self.settings.timeout_ms));
+        let hold = hold && !is_planted(Planted::NoHoldForColdState);
         effects.push(Effect::Freeze { epoch: self.epoch(), frontiers: self.frontiers.clone(), hold });
     }
 
@@ -337,7 +339,9 @@ impl Coordinator {
         effects.push(Effect::Confirm(Box::new(decision.clone())));
         if let Some((manifest, files)) = self.checkpoint.durable.take() {
             self.kept.push(KeptSnapshot { epoch, manifest, files });
-            let retired = retire(&mut self.kept, self.settings.retained.max(1));
+            // The newest decision may not be visible yet, as markers follow a commit; the one before is, since this transaction could
+            // only begin after it. So a start that reads now may need either.
+            let retired = retire(&mut self.kept, self.settings.retained.max(2));
             if !retired.is_empty() {
                 effects.push(Effect::DeleteFiles(retired));
             }
@@ -365,6 +369,6 @@ fn retire(kept: &mut Vec<KeptSnapshot>, retained: usize) -> Vec<String> {
     let mut files: Vec<String> = retired.into_iter().flat_map(|snapshot| snapshot.files).collect();
     files.sort();
     files.dedup();
-    files.retain(|file| !named.contains(file));
+    files.retain(|file| !named.contains(file) || is_planted(Planted::LiveSegmentDropped));
     files
 }

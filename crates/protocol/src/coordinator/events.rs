@@ -72,7 +72,12 @@ pub enum Event {
     /// Answer to [`Effect::Decide`]: the transaction is committed.
     Committed(Epoch),
     /// Answer to [`Effect::LookForClaims`].
-    ClaimsAfter(Vec<SeenClaim>),
+    ClaimsSeen {
+        /// Those up to the newest known one; all, if none was known.
+        before: Vec<ClaimId>,
+        /// Those that follow it.
+        after: Vec<SeenClaim>,
+    },
     /// An effect, or anything in the run, failed.
     Failed(Failure),
     /// A start that cannot succeed: nothing that restarting could mend.
@@ -258,7 +263,7 @@ pub enum Effect {
     WriteSnapshot(Box<SnapshotDraft>),
     /// Produce the decision and commit the transaction.
     Decide(Box<Decision>),
-    /// Find the claims that follow the newest of these, and what became of them.
+    /// Find all claims, whatever became of their transactions, and what became of those that follow the newest of these.
     LookForClaims(Vec<ClaimId>),
 
     /// Every worker: go on. Not answered.

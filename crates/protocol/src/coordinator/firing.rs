@@ -38,19 +38,21 @@ pub enum Reach {
 }
 
 /// The combined watermark of a source: the minimum over its partitions that count. Idle partitions don't; nor do those at the
-/// end of a bounded run. If all are idle, the watermark stays where it was, which is what [`Reach::Unknown`] amounts to.
+/// end of a bounded run. If all are idle, it is what it was when the last record of each was read, before any fell idle: the minimum
+/// over those that ever had one. A barrier need not have come in between, and the windows before a silence must fire.
 pub fn source_reach<'a>(partitions: impl Iterator<Item = &'a PartitionReport>) -> Reach {
-    let mut reach: Option<Reach> = None;
+    let (mut active, mut idle): (Option<Reach>, Option<Reach>) = (None, None);
     let mut all_finished = true;
     for partition in partitions {
         all_finished &= partition.finished;
-        if partition.idle || partition.finished {
-            continue;
-        }
         let own = partition.watermark.map_or(Reach::Unknown, |watermark| Reach::At(watermark.0));
-        reach = Some(reach.map_or(own, |reach| reach.min(own)));
+        if !partition.finished && !partition.idle {
+            active = Some(active.map_or(own, |reach| reach.min(own)));
+        } else if !partition.finished && own != Reach::Unknown {
+            idle = Some(idle.map_or(own, |reach| reach.min(own)));
+        }
     }
-    match reach {
+    match active.or(idle) {
         Some(reach) => reach,
         None if all_finished => Reach::End,
         None => Reach::Unknown,
@@ -104,12 +106,19 @@ mod tests {
     }
 
     #[test]
-    fn all_idle_stays_all_finished_ends() {
-        assert_eq!(source_reach([partition(Some(3), true, false)].iter()), Reach::Unknown);
+    fn all_idle_is_where_each_fell_silent_all_finished_ends() {
+        assert_eq!(source_reach([partition(Some(3), true, false)].iter()), Reach::At(3));
+        let silent = [partition(Some(5), true, false), partition(Some(3), true, false)];
+        assert_eq!(source_reach(silent.iter()), Reach::At(3));
+        assert_eq!(
+            source_reach([partition(Some(5), true, false), partition(None, true, false)].iter()),
+            Reach::At(5)
+        );
+        assert_eq!(source_reach([partition(None, true, false)].iter()), Reach::Unknown);
         assert_eq!(source_reach([partition(Some(3), true, true)].iter()), Reach::End);
         assert_eq!(
             source_reach([partition(Some(3), true, false), partition(None, false, true)].iter()),
-            Reach::Unknown
+            Reach::At(3)
         );
     }
 

@@ -31,6 +31,7 @@
 //!                                                             SnapshottingCold    │             │
 //!                                                                           └─→ Preparing ─→ Deciding
 //!
+//!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile.
 //!  Ended: from anywhere; by a stop, a bounded run's end, a refusal, or a failure that would repeat.
 //! ```
 //!
@@ -137,7 +138,7 @@ impl Coordinator {
             Event::Stop => self.stop(now_ms, &mut effects),
             Event::Trigger => self.triggered = true,
             Event::Failed(failure) => self.fail(now_ms, failure, &mut effects),
-            Event::Refused(reason) => self.end(Outcome::Refused(reason), &mut effects),
+            Event::Refused(reason) => self.refuse(now_ms, reason, &mut effects),
             event => {
                 if let Err(event) = self.answer(now_ms, event, &mut effects) {
                     let message =
@@ -152,7 +153,11 @@ impl Coordinator {
     /// Answers to effects, each in the phase that asked for it.
     fn answer(&mut self, now_ms: u64, event: Event, effects: &mut Vec<Effect>) -> Result<(), Event> {
         match (self.phase, event) {
-            (Phase::Preflight, Event::ControlTopicReady) => effects.push(Effect::ReadNewest),
+            (Phase::Preflight, Event::ControlTopicReady) => self.control_topic_ready(effects),
+            (Phase::Preflight, Event::ClaimsSeen { before, .. }) => {
+                self.recovery.looked(before);
+                effects.push(Effect::ReadNewest);
+            }
             (Phase::Preflight, Event::Newest { claim, decision }) => {
                 self.newest(now_ms, claim, decision, effects)
             }
@@ -183,7 +188,9 @@ impl Coordinator {
                 self.snapshot_failed(now_ms, reason, effects)
             }
             (Phase::Deciding, Event::Committed(epoch)) => self.decision_committed(now_ms, epoch, effects),
-            (Phase::Looking, Event::ClaimsAfter(claims)) => self.claims_after(now_ms, &claims, effects),
+            (Phase::Looking, Event::ClaimsSeen { before, after }) => {
+                self.claims_seen(now_ms, before, &after, effects)
+            }
             (_, event) => return Err(event),
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 use crate::error::ErrorKind;
 use crate::ids::ClaimId;
+use crate::planted::{Planted, is_planted};
 
 use super::{Coordinator, Effect, Failure, Fate, Outcome, Phase, Restart, SeenClaim};
 
@@ -21,8 +22,8 @@ pub(super) struct Recovery {
     /// The delay that the next failure costs.
     delay_ms: u64,
     run_began_ms: Option<u64>,
-    /// The newest claim at the first pre-flight, and every claim of this process since. A claim that follows all of them is
-    /// another's. `None` before the first pre-flight has read the control topic.
+    /// Every claim that was there when this process began, every claim of its own since, and those in between. A claim that follows
+    /// all of them is another's. `None` before the first pre-flight has looked.
     known: Option<Vec<ClaimId>>,
 }
 
@@ -31,20 +32,28 @@ impl Recovery {
         Recovery { restart, delay_ms: restart.initial_ms, run_began_ms: None, known: None }
     }
 
-    /// Notes the newest claim of the first pre-flight. Later ones tell whether that is still so: a claim that is neither it nor
-    /// ours is another's, who took over between our look at the claims and now.
-    pub fn is_anothers(&mut self, newest: Option<&ClaimId>) -> bool {
-        match &self.known {
-            None => {
-                self.known = Some(newest.into_iter().cloned().collect());
-                false
-            }
-            Some(known) => newest.is_some_and(|claim| !known.contains(claim)),
-        }
+    /// Whether the newest claim is another's, who took over between our look at the claims and now.
+    pub fn is_anothers(&self, newest: Option<&ClaimId>) -> bool {
+        let known = self.known.as_deref().unwrap_or_default();
+        newest.is_some_and(|claim| !known.contains(claim)) && !is_planted(Planted::NoLookAtNewestClaim)
     }
 
-    pub fn claims(&mut self, claim: ClaimId) {
-        self.known.get_or_insert_default().push(claim);
+    pub fn knows_claims(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// These claims, perhaps none, came before ours.
+    pub fn looked(&mut self, before: Vec<ClaimId>) {
+        self.known.get_or_insert_default();
+        before.into_iter().for_each(|claim| self.knows(claim));
+    }
+
+    /// A claim that is ours, or came before one that is.
+    pub fn knows(&mut self, claim: ClaimId) {
+        let known = self.known.get_or_insert_default();
+        if !known.contains(&claim) {
+            known.push(claim);
+        }
     }
 
     pub fn run_began(&mut self, now_ms: u64) {
@@ -84,23 +93,45 @@ impl Coordinator {
         self.enter(Phase::BackingOff, now_ms, Some(delay));
     }
 
+    /// A start that cannot succeed. After the claim it may look like that because a successor has gone on and tidied up: then it is
+    /// fenced, and nobody has to come and look.
+    pub(super) fn refuse(&mut self, now_ms: u64, reason: String, effects: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Tracing | Phase::Resolving | Phase::Restoring) {
+            return self.end(Outcome::Refused(reason), effects);
+        }
+        self.start.refusal = Some(reason);
+        effects.push(Effect::TearDown);
+        self.look(now_ms, effects);
+    }
+
+    fn look(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        self.enter(Phase::Looking, now_ms, Some(self.settings.start_limit_ms()));
+        effects.push(Effect::LookForClaims(self.recovery.known.clone().unwrap_or_default()));
+    }
+
     pub(super) fn backed_off(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        match self.recovery.known.clone() {
-            None => self.begin(now_ms, effects),
-            Some(known) => {
-                self.enter(Phase::Looking, now_ms, Some(self.settings.start_limit_ms()));
-                effects.push(Effect::LookForClaims(known));
-            }
+        match self.recovery.knows_claims() && !is_planted(Planted::NoLookAtNewestClaim) {
+            true => self.look(now_ms, effects),
+            false => self.begin(now_ms, effects),
         }
     }
 
-    /// Claims that follow our own last one: if all of them were aborted, nobody has taken over.
-    pub(super) fn claims_after(&mut self, now_ms: u64, claims: &[SeenClaim], effects: &mut Vec<Effect>) {
-        if let Some(other) = claims.iter().rev().find(|claim| claim.fate == Fate::Committed) {
+    /// If all claims that follow our own last one were aborted, nobody has taken over.
+    pub(super) fn claims_seen(
+        &mut self,
+        now_ms: u64,
+        before: Vec<ClaimId>,
+        after: &[SeenClaim],
+        effects: &mut Vec<Effect>,
+    ) {
+        self.recovery.looked(before);
+        if let Some(other) = after.iter().rev().find(|claim| claim.fate == Fate::Committed) {
             self.fenced_by = Some(other.instance.clone());
             self.enter(Phase::Fenced, now_ms, None);
-        } else if claims.iter().any(|claim| claim.fate == Fate::Open) {
+        } else if after.iter().any(|claim| claim.fate == Fate::Open) {
             self.enter(Phase::BackingOff, now_ms, Some(LOOK_AGAIN_MS));
+        } else if let Some(reason) = self.start.refusal.take() {
+            self.end(Outcome::Refused(reason), effects);
         } else {
             self.begin(now_ms, effects);
         }

@@ -25,7 +25,7 @@ pub struct Settings {
     pub timeout_ms: u64,
     /// How often writing one snapshot may fail before the epoch is given up.
     pub tolerable_failures: u32,
-    /// Snapshots kept, at least 1.
+    /// Snapshots kept, at least 2: the newest, and the one that a start would restore while the newest commit is not visible yet.
     pub retained: usize,
     /// Whether to end once every partition has reached its end.
     pub until_end: bool,

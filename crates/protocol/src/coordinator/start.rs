@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::error::ErrorKind;
 use crate::ids::{ClaimId, Epoch};
+use crate::planted::{Planted, is_planted};
 use crate::records::{Claim, Decision, FORMAT_VERSION, ManifestRef, Position, TopicIdentity};
 
 use super::checkpoint::Checkpoint;
-use super::{ControlRecord, Coordinator, Effect, Failure, Outcome, Phase, Restored, Traces};
+use super::{ControlRecord, Coordinator, Effect, Failure, Phase, Restored, Traces};
 
 /// What a start has found out so far.
 #[derive(Debug, Default)]
@@ -25,6 +26,8 @@ pub(super) struct Progress {
     pub positions: Vec<Position>,
     /// Topics of all sources.
     pub topics: Vec<TopicIdentity>,
+    /// Why this start is to be refused, unless another instance has taken over since.
+    pub refusal: Option<String>,
 }
 
 impl Coordinator {
@@ -35,6 +38,15 @@ impl Coordinator {
         self.kept = vec![];
         self.enter(Phase::Preflight, now_ms, Some(self.settings.start_limit_ms()));
         effects.push(Effect::EnsureControlTopic);
+    }
+
+    /// What was claimed before this process began is not another's doing to it. A committed reader would not see all of that: a claim
+    /// may be committed, or be going to be, while its marker is still to come.
+    pub(super) fn control_topic_ready(&mut self, effects: &mut Vec<Effect>) {
+        effects.push(match self.recovery.knows_claims() {
+            true => Effect::ReadNewest,
+            false => Effect::LookForClaims(vec![]),
+        });
     }
 
     pub(super) fn newest(
@@ -57,7 +69,7 @@ impl Coordinator {
                 "the newest decision was made with transactional id `{}`, this instance has `{}`: two ids would not fence each other",
                 decision.transactional_id, self.settings.transactional_id
             );
-            return self.end(Outcome::Refused(reason), effects);
+            return self.refuse(now_ms, reason, effects);
         }
         self.start.candidate = Some((*decision).clone());
         effects.push(Effect::CheckRestorable(decision));
@@ -69,7 +81,7 @@ impl Coordinator {
         match result {
             Ok(()) => self.list_files(now_ms, effects),
             Err(reason) if self.start.suspect.is_some() && self.start.suspect == self.start.candidate => {
-                self.end(Outcome::Refused(reason), effects)
+                self.refuse(now_ms, reason, effects)
             }
             Err(_) => {
                 self.start.suspect = self.start.candidate.take();
@@ -92,7 +104,7 @@ impl Coordinator {
 
     pub(super) fn initialised(&mut self, now_ms: u64, claim: Box<Claim>, effects: &mut Vec<Effect>) {
         // Noted before it is committed: the commit may take effect although its answer is lost.
-        self.recovery.claims(claim.claim.clone());
+        self.recovery.knows(claim.claim.clone());
         self.start.claim = Some((*claim).clone());
         self.enter(Phase::Claiming, now_ms, Some(self.settings.start_limit_ms()));
         effects.push(Effect::CommitClaim(claim));
@@ -132,6 +144,9 @@ impl Coordinator {
             ControlRecord::Decision(decision) => Some((**decision).clone()),
             ControlRecord::Claim(_) => None,
         });
+        if is_planted(Planted::StoreReadBeforeClaim) {
+            self.base = self.start.candidate.clone();
+        }
         self.enter(Phase::Tracing, now_ms, Some(self.settings.start_limit_ms()));
         effects.push(Effect::ReadTraces);
     }
@@ -144,18 +159,16 @@ impl Coordinator {
         {
             let found = decided
                 .map_or("no decision".to_string(), |epoch| format!("a newest decision of epoch {epoch}"));
-            return self.end(
-                Outcome::Refused(format!(
-                    "the checkpoint storage says that epoch {confirmed} was committed, but the control topic has {found}: \
-                     it was deleted, or lost its end, or this is another cluster"
-                )),
-                effects,
+            let reason = format!(
+                "the checkpoint storage says that epoch {confirmed} was committed, but the control topic has {found}: \
+                 it was deleted, or lost its end, or this is another cluster"
             );
+            return self.refuse(now_ms, reason, effects);
         }
         if decided.is_none() && traces.group_offsets {
             let reason = "the consumer group has committed offsets, but the control topic has no decision: \
                           it was deleted, or this is another cluster";
-            return self.end(Outcome::Refused(reason.to_string()), effects);
+            return self.refuse(now_ms, reason.to_string(), effects);
         }
         // Positions of sources and topics that the plan no longer has are let go.
         let sources = &self.settings.sources;
@@ -184,7 +197,7 @@ impl Coordinator {
                 "topic `{}` is not the one that was consumed: it was deleted and created anew",
                 topic.topic
             );
-            return self.end(Outcome::Refused(reason), effects);
+            return self.refuse(now_ms, reason, effects);
         }
         self.start.topics = topics;
         if resolved.is_empty() && self.base.is_some() {
@@ -194,6 +207,9 @@ impl Coordinator {
         let epoch = self.base.as_ref().map_or(Epoch(0), |decision| decision.epoch.next());
         let decision = self.decision(epoch, format!("start-{}", self.attempt(epoch)), self.base_manifest());
         self.base = Some(decision.clone());
+        if is_planted(Planted::StartResolvedTwice) {
+            return self.restore(now_ms, effects);
+        }
         self.enter(Phase::CommittingStart, now_ms, Some(self.settings.start_limit_ms()));
         effects.push(Effect::CommitStart(Box::new(decision)));
     }

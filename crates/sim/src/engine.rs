@@ -1,0 +1,213 @@
+//! The engine's worker, as it ships, behind the few calls that the simulated worker thread makes.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use onceflow_engine::config::{self, Defaults};
+use onceflow_engine::message::OwnedMessage;
+use onceflow_engine::output::{DEAD_LETTER_SINK, Output, OutputRecord};
+use onceflow_engine::plan::Plan;
+use onceflow_engine::state::cold::{ColdError, ColdRow, ColdStore, Run, RunRows, Scan};
+use onceflow_engine::worker::{StepStart, Worker, WorkerError};
+use onceflow_protocol::Frontiers;
+
+use crate::row::{DELAY, Input, Row, SHAPES, Shape};
+
+/// Runs in a map, which can be copied as a snapshot.
+#[derive(Debug, Default)]
+pub struct SimCold {
+    runs: Mutex<BTreeMap<Run, Arc<Vec<ColdRow>>>>,
+}
+
+impl SimCold {
+    /// A store that holds these runs.
+    pub fn restored(runs: BTreeMap<Run, Arc<Vec<ColdRow>>>) -> SimCold {
+        SimCold { runs: Mutex::new(runs) }
+    }
+
+    /// All runs as they are now.
+    pub fn snapshot(&self) -> BTreeMap<Run, Arc<Vec<ColdRow>>> {
+        self.runs().clone()
+    }
+
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<Run, Arc<Vec<ColdRow>>>> {
+        self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl ColdStore for SimCold {
+    fn ingest(&self, run: Run, rows: &mut dyn RunRows) -> Result<(), ColdError> {
+        let mut copied = vec![];
+        while let Some((lane, key, state)) = rows.next_row()? {
+            copied.push(ColdRow { lane, key: key.to_vec(), state: state.to_vec() });
+        }
+        self.runs().insert(run, Arc::new(copied));
+        Ok(())
+    }
+
+    fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError> {
+        let rows = self.runs().get(&run).cloned();
+        let rows = rows.ok_or_else(|| ColdError::Damaged(format!("{run:?} is missing")))?;
+        let rows: Vec<_> = rows.iter().filter(|row| lanes.contains(&row.lane)).cloned().map(Ok).collect();
+        Ok(Box::new(rows.into_iter()))
+    }
+
+    fn remove(&self, run: Run) -> Result<(), ColdError> {
+        self.runs().remove(&run);
+        Ok(())
+    }
+}
+
+/// The plans of all shapes.
+#[derive(Clone, Debug)]
+pub struct Plans(Vec<Arc<Plan>>);
+
+impl Plans {
+    /// Compiles a pipeline for each shape.
+    pub fn compile() -> Plans {
+        let compile = |shape: &Shape| {
+            let text = pipeline(shape);
+            match config::compile("sim.yaml", &text, &Defaults::default(), &|_| None) {
+                Ok(plan) => Arc::new(plan),
+                Err(found) => panic!("the simulator's own pipeline is wrong:\n{found}\n{text}"),
+            }
+        };
+        Plans(SHAPES.iter().map(compile).collect())
+    }
+
+    /// The plan of a shape of [`SHAPES`].
+    pub fn of(&self, shape: &Shape) -> Arc<Plan> {
+        let at = SHAPES.iter().position(|other| other == shape).unwrap_or_default();
+        self.0[at].clone()
+    }
+}
+
+fn pipeline(shape: &Shape) -> String {
+    let Shape { size, every, lateness, second } = *shape;
+    let window = match size == every {
+        true => format!("{{ tumbling: {size}ms }}"),
+        false => format!("{{ hopping: {size}ms, every: {every}ms }}"),
+    };
+    let mut text = format!(
+        "pipeline: sim
+kafka: {{ bootstrap_servers: \"sim:1\" }}
+sources:
+  events:
+    topics: [events]
+    format: json
+    schema: {{ key: bigint not null, value: bigint not null, ts: bigint not null }}
+    event_time: {{ column: ts, unit: ms }}
+    watermark: {{ delay: {DELAY}ms }}
+    on_error: dead_letter
+steps:
+  first:
+    from: events
+    window: {window}
+    group_by: [key]
+    aggregate: {{ n: count(*), total: sum(value) }}
+    allowed_lateness: {lateness}ms
+    emit: final
+    late: dead_letter
+"
+    );
+    if let Some(size) = second {
+        text += &format!(
+            "  second:
+    from: first
+    window: {{ tumbling: {size}ms }}
+    group_by: [key]
+    aggregate: {{ n: sum(n), total: sum(total) }}
+    emit: final
+    late: drop
+"
+        );
+    }
+    text += "sinks:\n";
+    for step in ["first", "second"].iter().take(shape.steps()) {
+        text += &format!("  {step}:\n    from: {step}\n    topic: {step}\n    format: {{ type: json, timestamps: epoch_ms }}\n");
+    }
+    text + "dead_letter: { topic: dead }
+checkpoint: { interval: 1s, storage: \"file:///sim\" }
+state: { backend: memory, memory: 64MiB }
+"
+}
+
+/// A worker of the engine.
+pub struct EngineTask {
+    /// The shipped worker.
+    pub worker: Worker,
+    plan: Arc<Plan>,
+}
+
+impl EngineTask {
+    /// Worker `index` of `workers`, with nothing in it.
+    pub fn new(
+        plan: Arc<Plan>,
+        index: usize,
+        workers: usize,
+        frontiers: &[Frontiers],
+        cold: Arc<SimCold>,
+    ) -> Result<EngineTask, WorkerError> {
+        let start = |(id, frontiers): (usize, &Frontiers)| StepStart { state_id: id as u32, frontiers: *frontiers };
+        let starts: Vec<_> = frontiers.iter().enumerate().map(start).collect();
+        Ok(EngineTask { worker: Worker::new(plan.clone(), index, workers, &starts, cold)?, plan })
+    }
+
+    /// Takes records in; their output goes to `rows`. The largest event time.
+    pub fn process(
+        &mut self,
+        partition: usize,
+        inputs: &[(i64, Input)],
+        rows: &mut Vec<Row>,
+    ) -> Result<Option<i64>, WorkerError> {
+        let message = |(offset, input): &(i64, Input)| OwnedMessage {
+            offset: *offset,
+            timestamp: input.ts,
+            key: None,
+            value: Some(
+                format!("{{\"key\":{},\"value\":{},\"ts\":{}}}", input.key, input.value, input.ts).into_bytes(),
+            ),
+            headers: vec![],
+        };
+        let messages: Vec<OwnedMessage> = inputs.iter().map(message).collect();
+        let mut output = Output::default();
+        let processed = self.worker.process(0, "events", partition as i32, &messages, &mut output)?;
+        self.rows(&output, rows);
+        Ok(processed.max_event_time)
+    }
+
+    /// Reads back what was encoded.
+    pub fn rows(&self, output: &Output, rows: &mut Vec<Row>) {
+        rows.extend(output.records().map(|record| self.row(&record)));
+    }
+
+    fn row(&self, record: &OutputRecord<'_>) -> Row {
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        if record.sink() == DEAD_LETTER_SINK {
+            let header = |wanted: &str| {
+                let found = record.headers().find(|(name, _)| *name == wanted);
+                text(found.and_then(|(_, value)| value)).parse::<i64>()
+            };
+            let place = (header("onceflow.partition"), header("onceflow.offset"));
+            let (Ok(partition), Ok(offset)) = place else { panic!("a dead letter without provenance: {place:?}") };
+            return Row::Late { partition: partition as usize, offset };
+        }
+        let json: serde_json::Value = match serde_json::from_slice(record.value().unwrap_or_default()) {
+            Ok(json) => json,
+            Err(error) => panic!("{error}: {}", text(record.value())),
+        };
+        let number = |name: &str| match json[name].as_i64() {
+            Some(number) => number,
+            None => panic!("no number {name} in {json}"),
+        };
+        let step = usize::from(self.plan.output_topics[record.topic()] == "second");
+        Row::Result {
+            step,
+            key: number("key") as u8,
+            end: number("window_end"),
+            count: number("n"),
+            sum: number("total"),
+        }
+    }
+}

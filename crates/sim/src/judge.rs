@@ -1,0 +1,292 @@
+//! The judge: sees every commit at the moment it is decided, and compares it with what it knows by itself from the input.
+//!
+//! What must hold, after every commit: the decision comes from the newest claim; epochs follow each other; positions and counts
+//! are those of the records that were taken in; every result is the fold of exactly the records behind the positions, comes once, and
+//! none is missing that the frontiers say has fired; only records whose windows were all purged are late, and of those within
+//! the allowed disorder only such of partitions that had been idle.
+
+use std::collections::BTreeSet;
+
+use onceflow_protocol::{ClaimId, Counts, Decision, Frontiers};
+
+use crate::fold::FoldState;
+use crate::kafka::{Cluster, SOURCES, Value};
+use crate::row::{DELAY, Input, Row, Shape};
+use crate::storage::Storage;
+
+/// What is known of a source partition.
+#[derive(Clone, Debug, Default)]
+struct Partition {
+    next: i64,
+    newest: Option<i64>,
+    /// It was idle, rightly, at some barrier.
+    was_idle: bool,
+}
+
+/// The reference, as far as commits have got.
+#[derive(Debug)]
+pub struct Judge {
+    shape: Shape,
+    partitions: Vec<Partition>,
+    begun: bool,
+    newest_claim: Option<ClaimId>,
+    last: Option<Decision>,
+    frontiers: Vec<Frontiers>,
+    /// What each window that has not fired holds.
+    open: FoldState,
+    late: BTreeSet<(usize, i64)>,
+    counts: Counts,
+    /// A bounded run ended, which fires windows whose time had not come: records may be late for it.
+    bounded: bool,
+    /// Commits with a decision.
+    pub commits: u64,
+}
+
+type Verdict<T = ()> = Result<T, String>;
+
+impl Judge {
+    /// A judge of a pipeline over so many source partitions.
+    pub fn new(shape: Shape, sources: usize) -> Judge {
+        Judge {
+            shape,
+            partitions: vec![Partition::default(); sources],
+            begun: false,
+            newest_claim: None,
+            last: None,
+            frontiers: vec![Frontiers::START; shape.steps()],
+            open: FoldState::new(),
+            late: BTreeSet::new(),
+            counts: Counts::default(),
+            bounded: false,
+            commits: 0,
+        }
+    }
+
+    /// The newest decision.
+    pub fn last(&self) -> Option<&Decision> {
+        self.last.as_ref()
+    }
+
+    /// A fold was restored: it must be what the records behind the newest decision make it.
+    pub fn restored(&self, decision: &Decision, state: &FoldState) -> Verdict {
+        if self.last.as_ref().is_some_and(|last| last.attempt == decision.attempt) && *state != self.open {
+            return Err(format!("epoch {} was restored as {state:?}, but it is {:?}", decision.epoch, self.open));
+        }
+        Ok(())
+    }
+
+    /// Workers begin to read: the first time of all, this is where the pipeline starts.
+    pub fn starts_at(&mut self, positions: impl Iterator<Item = i64>) {
+        if !self.begun {
+            self.begun = true;
+            for (partition, position) in self.partitions.iter_mut().zip(positions) {
+                partition.next = position;
+            }
+        }
+    }
+
+    /// A partition was reported idle, and that was right.
+    pub fn idle(&mut self, partition: usize) {
+        self.partitions[partition].was_idle = true;
+    }
+
+    /// A run ends at the end of its input.
+    pub fn bounded(&mut self) {
+        self.bounded = true;
+    }
+
+    /// A transaction was committed.
+    pub fn committed(&mut self, values: &[Value], cluster: &Cluster, storage: &Storage) -> Verdict {
+        let mut rows = vec![];
+        let mut decision = None;
+        for value in values {
+            match value {
+                Value::Claim(claim) => self.newest_claim = Some(claim.claim.clone()),
+                Value::Decision(made) if decision.is_some() => {
+                    return Err(format!("two decisions in one transaction, the second of epoch {}", made.epoch));
+                }
+                Value::Decision(made) => decision = Some(made.clone()),
+                Value::Row(row) => rows.push(*row),
+                Value::Input(_) => return Err("an input record in a transaction of ours".into()),
+            }
+        }
+        match decision {
+            Some(decision) => self.decided(&decision, rows, cluster, storage),
+            None if rows.is_empty() => Ok(()),
+            None => Err(format!("{} records were committed without a decision", rows.len())),
+        }
+    }
+
+    fn decided(&mut self, decision: &Decision, rows: Vec<Row>, cluster: &Cluster, storage: &Storage) -> Verdict {
+        self.commits += 1;
+        if self.newest_claim.as_ref() != Some(&decision.claim) {
+            return Err(format!("epoch {} was committed by a fenced instance", decision.epoch));
+        }
+        if let Some(last) = &self.last
+            && decision.epoch != last.epoch.next()
+        {
+            return Err(format!("epoch {} was committed after epoch {}", decision.epoch, last.epoch));
+        }
+        let starts: Vec<i64> = decision.positions.iter().map(|at| at.next_offset.0).collect();
+        self.starts_at(starts.into_iter());
+        let frontiers = self.frontiers_of(decision, storage)?;
+        let late = self.take_in(decision, &rows, cluster)?;
+        self.results(&rows)?;
+        self.nothing_is_missing(&frontiers)?;
+        self.counts.late += late;
+        self.counts.out += rows.iter().filter(|row| matches!(row, Row::Result { .. })).count() as u64;
+        let Counts { read, used, late, out, .. } = decision.counts;
+        let expected = &self.counts;
+        if (read, used, late, out) != (expected.read, expected.used, expected.late, expected.out) {
+            return Err(format!("the decision of epoch {} counts {:?}, but it is {expected:?}", decision.epoch, decision.counts));
+        }
+        self.frontiers = frontiers;
+        self.last = Some(decision.clone());
+        Ok(())
+    }
+
+    fn frontiers_of(&self, decision: &Decision, storage: &Storage) -> Verdict<Vec<Frontiers>> {
+        let Some(reference) = &decision.manifest else { return Ok(self.frontiers.clone()) };
+        let file = storage.read(&reference.file);
+        let manifest = file.and_then(|file| file.manifest.clone());
+        let Some(manifest) = manifest else {
+            return Err(format!("{} was decided, but is not in the storage", reference.file));
+        };
+        if let Some(missing) = manifest.files(&reference.file).iter().find(|file| storage.read(file).is_none()) {
+            return Err(format!("{} was decided, but {missing} is not in the storage", reference.file));
+        }
+        for (now, before) in manifest.frontiers.iter().zip(&self.frontiers) {
+            if now.purged < before.purged || now.fired != now.purged {
+                return Err(format!("frontiers went from {before:?} to {now:?}"));
+            }
+        }
+        Ok(manifest.frontiers.clone())
+    }
+
+    /// The records between the last positions and these. How many were late.
+    fn take_in(&mut self, decision: &Decision, rows: &[Row], cluster: &Cluster) -> Verdict<u64> {
+        let mut late = BTreeSet::new();
+        for row in rows {
+            if let Row::Late { partition, offset } = *row
+                && (self.late.contains(&(partition, offset)) || !late.insert((partition, offset)))
+            {
+                return Err(format!("record {partition}:{offset} is in the dead letter topic twice"));
+            }
+        }
+        let count = late.len() as u64;
+        self.late.extend(&late);
+        for at in &decision.positions {
+            let partition = at.partition as usize;
+            let (from, to) = (self.partitions[partition].next, at.next_offset.0);
+            if to < from {
+                return Err(format!("partition {partition} went back from {from} to {to}"));
+            }
+            if to as usize > cluster.log(SOURCES + partition).stable_end() {
+                return Err(format!("partition {partition} was read beyond its stable end, to {to}"));
+            }
+            for (offset, value) in cluster.committed(SOURCES + partition, from as usize) {
+                let Value::Input(input) = value else { continue };
+                if offset as i64 >= to {
+                    break;
+                }
+                let was_late = late.remove(&(partition, offset as i64));
+                self.record(partition, offset, input, was_late)?;
+            }
+            let known = &mut self.partitions[partition];
+            known.next = to;
+            if at.watermark.map(|watermark| watermark.0) != known.newest.map(|newest| newest - DELAY) {
+                return Err(format!("partition {partition} has watermark {:?}, its newest record is of {:?}", at.watermark, known.newest));
+            }
+        }
+        match late.first() {
+            None => Ok(count),
+            Some((partition, offset)) => {
+                Err(format!("record {partition}:{offset} is in the dead letter topic, but not behind the positions"))
+            }
+        }
+    }
+
+    fn record(&mut self, partition: usize, offset: usize, input: &Input, was_late: bool) -> Verdict {
+        self.counts.read += 1;
+        let known = &mut self.partitions[partition];
+        known.newest = known.newest.max(Some(input.ts));
+        let purged = self.frontiers[0].purged;
+        let ends: Vec<i64> = self.shape.ends(input.ts).filter(|end| *end > purged).collect();
+        if was_late != ends.is_empty() {
+            let word = if was_late { "late" } else { "not late" };
+            return Err(format!("record {partition}:{offset} of {} was {word} at frontier {purged}", input.ts));
+        }
+        if was_late {
+            if input.in_bound && !known.was_idle && !self.bounded {
+                return Err(format!(
+                    "record {partition}:{offset} of {} is late at frontier {purged}, though within the delay of a partition that never was idle",
+                    input.ts
+                ));
+            }
+            return Ok(());
+        }
+        self.counts.used += 1;
+        for end in ends {
+            let group = self.open.entry((0, end, input.key)).or_default();
+            *group = (group.0 + 1, group.1 + input.value);
+        }
+        Ok(())
+    }
+
+    fn results(&mut self, rows: &[Row]) -> Verdict {
+        for step in 0..self.shape.steps() {
+            for row in rows {
+                let Row::Result { step: of, key, end, count, sum } = *row else { continue };
+                if of != step {
+                    continue;
+                }
+                match self.open.remove(&(step, end, key)) {
+                    None => return Err(format!("{row:?}: it was emitted before, or has no records")),
+                    Some(expected) if expected != (count, sum) => {
+                        return Err(format!("{row:?}: the records behind the positions make it {expected:?}"));
+                    }
+                    Some(_) => {}
+                }
+                // A bounded run fires the second step's windows before all results of the first have come: those are late there.
+                let in_time = |second: &i64| step == 0 && *second > self.frontiers[1].purged;
+                if let Some(second) = self.shape.second_end(end).filter(in_time) {
+                    let group = self.open.entry((1, second, key)).or_default();
+                    *group = (group.0 + count, group.1 + sum);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn nothing_is_missing(&self, frontiers: &[Frontiers]) -> Verdict {
+        for (step, frontiers) in frontiers.iter().enumerate() {
+            let missing = self.open.range((step, i64::MIN, 0)..=(step, frontiers.fired, u8::MAX)).next();
+            if let Some((group, values)) = missing {
+                return Err(format!("{group:?} with {values:?} has fired, but nobody emitted it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A file is deleted: never one that the newest decision needs.
+    pub fn deleted(&self, name: &str, storage: &Storage) -> Verdict {
+        let Some(reference) = self.last.as_ref().and_then(|last| last.manifest.as_ref()) else { return Ok(()) };
+        let manifest = storage.read(&reference.file).and_then(|file| file.manifest.clone());
+        match manifest.is_none_or(|manifest| manifest.files(&reference.file).iter().any(|file| file == name)) {
+            true => Err(format!("{name} was deleted, but the newest decision needs it")),
+            false => Ok(()),
+        }
+    }
+
+    /// How far it has got, for a reader.
+    pub fn state(&self) -> String {
+        let next: Vec<i64> = self.partitions.iter().map(|partition| partition.next).collect();
+        format!("committed up to {next:?}, frontiers {:?}, open windows {:?}", self.frontiers, self.open)
+    }
+
+    /// Everything up to `ends` was taken in, and no window that ends at or before `fired` is left.
+    pub fn is_complete(&self, ends: &[i64], fired: i64) -> bool {
+        let taken = self.partitions.iter().zip(ends).all(|(known, end)| known.next >= *end);
+        taken && self.open.keys().all(|(_, end, _)| *end > fired)
+    }
+}

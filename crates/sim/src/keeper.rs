@@ -1,0 +1,470 @@
+//! The keeper thread of the simulation: storage, start questions, restores. Whatever takes several steps can be torn apart between them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use onceflow_engine::state::cold::{ColdRow, Run};
+use onceflow_engine::state::extents::LiveExtents;
+use onceflow_protocol::coordinator::{
+    ControlRecord, Effect, Event, Failure, Fate, KeptSnapshot, Restored, SeenClaim, SnapshotDraft, Traces,
+};
+use onceflow_protocol::planted::{Planted, is_planted};
+use onceflow_protocol::{Claim, ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position, TopicIdentity};
+
+use crate::engine::{EngineTask, SimCold};
+use crate::fold::{Fold, FoldState};
+use crate::hazard::Hazard;
+use crate::kafka::{CONTROL, SOURCES, Value};
+use crate::messages::{Mail, Outbox, ToKeeper, ToWorker};
+use crate::outside::Outside;
+use crate::row::DELAY;
+use crate::segments;
+use crate::storage::{Content, File, Manifest};
+use crate::task::{Frozen, Task};
+use crate::worker::{Assigned, WorkerThread, failed};
+
+/// Patience for the own claim to appear, milliseconds.
+const CLAIM_PATIENCE_MS: u64 = 60_000;
+
+/// The keeper of one run.
+pub struct Keeper {
+    process: u64,
+    run: u64,
+    workers: usize,
+    /// The ends of a bounded run.
+    ends: Option<Vec<i64>>,
+    /// Messages to it.
+    pub inbox: VecDeque<ToKeeper>,
+    /// The decision of the failed run before, if its commit's outcome was unknown: for the planted fault.
+    pub unknown: Option<String>,
+    job: Option<Job>,
+    frozen: Vec<Option<Frozen>>,
+    tasks: Vec<Task>,
+    frontiers: Vec<Frontiers>,
+    /// The files of the snapshots that were kept when the run began.
+    named: Vec<String>,
+    live: LiveExtents,
+    cold: Arc<SimCold>,
+    cold_frozen: BTreeMap<Run, Arc<Vec<ColdRow>>>,
+    cold_files: BTreeMap<Run, String>,
+}
+
+/// Something that takes several steps.
+enum Job {
+    Await { claim: ClaimId, deadline_ms: u64 },
+    Write { draft: Box<SnapshotDraft>, until_ms: u64, unsynced: Vec<(String, File)>, written: Vec<String>, manifest: Rc<Manifest> },
+    Delete(Vec<String>),
+}
+
+impl Keeper {
+    /// The keeper of run `run` of a process.
+    pub fn new(process: u64, run: u64, workers: usize, ends: Option<Vec<i64>>, unknown: Option<String>) -> Keeper {
+        Keeper {
+            process,
+            run,
+            workers,
+            ends,
+            inbox: VecDeque::new(),
+            unknown,
+            job: None,
+            frozen: (0..workers).map(|_| None).collect(),
+            tasks: vec![],
+            frontiers: vec![],
+            named: vec![],
+            live: LiveExtents::default(),
+            cold: Arc::new(SimCold::default()),
+            cold_frozen: BTreeMap::new(),
+            cold_files: BTreeMap::new(),
+        }
+    }
+
+    /// Does one thing; whether there was any. `alive` are the run's workers.
+    pub fn step(&mut self, outside: &mut Outside, out: &mut Outbox, generations: &mut u64, alive: &[WorkerThread]) -> bool {
+        if let Some(job) = self.job.take() {
+            return self.go_on(job, outside, out, alive);
+        }
+        match self.inbox.pop_front() {
+            None => false,
+            Some(ToKeeper::Frozen(worker, frozen)) => {
+                self.frozen[worker] = Some(frozen);
+                true
+            }
+            Some(ToKeeper::Effect(effect)) => {
+                self.perform(effect, outside, out, generations);
+                true
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, outside: &mut Outside, out: &mut Outbox, generations: &mut u64) {
+        let is_question = !matches!(effect, Effect::WriteSnapshot(_) | Effect::Confirm(_) | Effect::DeleteFiles(_));
+        if is_question && outside.strikes(Hazard::CallFails) {
+            outside.coverage.row("retriable failure");
+            let message = format!("{effect:?}").chars().take(30).collect();
+            return out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Retry, message })));
+        }
+        let answer = match effect {
+            Effect::EnsureControlTopic => Event::ControlTopicReady,
+            Effect::ReadNewest => newest(outside),
+            Effect::CheckRestorable(decision) => Event::Checked(restorable(&decision, outside)),
+            Effect::ListFiles => Event::Listed(outside.storage.list()),
+            Effect::ReadUntilClaim(claim) => {
+                self.job = Some(Job::Await { claim, deadline_ms: outside.now_ms + CLAIM_PATIENCE_MS });
+                return;
+            }
+            Effect::ReadTraces => {
+                Event::Traces(Traces { confirmed: outside.storage.confirmed, group_offsets: outside.group_offsets })
+            }
+            Effect::ResolveStart(known) => resolve(&known, outside),
+            Effect::Restore(decision) => match self.restore(&decision, outside, generations) {
+                Ok(restored) => restored,
+                Err(event) => event,
+            },
+            Effect::StartWorkers(positions) => {
+                outside.judge.starts_at(positions.iter().map(|at| at.next_offset.0));
+                let workers = self.start_workers(&positions, outside);
+                out.push_back(Mail::Workers(workers));
+                if is_planted(Planted::OrphansWithoutList) {
+                    let files = outside.storage.list().into_iter().filter(|file| !self.named.contains(file));
+                    self.job = Some(Job::Delete(files.collect()));
+                }
+                Event::WorkersStarted
+            }
+            Effect::SnapshotCold(_) => {
+                self.cold_frozen = self.cold.snapshot();
+                Event::ColdSnapshotTaken
+            }
+            Effect::WriteSnapshot(draft) => return self.write(draft, outside, out, *generations),
+            Effect::LookForClaims(known) => look(&known, outside),
+            Effect::Confirm(decision) => {
+                // As in the daemon, at most now and then; a later one makes up for it.
+                if outside.rng.chance(700) {
+                    outside.storage.confirmed = Some(decision.epoch);
+                    outside.group_offsets = true;
+                }
+                return;
+            }
+            Effect::DeleteFiles(files) => {
+                self.job = Some(Job::Delete(files));
+                return;
+            }
+            other => Event::Failed(Failure { kind: ErrorKind::Bug, message: format!("{other:?} is not the keeper's to do") }),
+        };
+        out.push_back(Mail::Driver(answer));
+    }
+
+    fn go_on(&mut self, job: Job, outside: &mut Outside, out: &mut Outbox, alive: &[WorkerThread]) -> bool {
+        match job {
+            Job::Await { claim, deadline_ms } => {
+                if let Some(records) = until_claim(&claim, self.unknown.as_deref(), outside) {
+                    out.push_back(Mail::Driver(Event::ControlRead(records)));
+                    return true;
+                }
+                if outside.now_ms >= deadline_ms {
+                    let message = "the claim did not appear".to_owned();
+                    out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Retry, message })));
+                    return true;
+                }
+                self.job = Some(Job::Await { claim, deadline_ms });
+                false
+            }
+            Job::Delete(mut files) => {
+                if let Some(file) = files.pop() {
+                    outside.say(self.process, || format!("deletes {file}"));
+                    outside.delete(&file);
+                }
+                if !files.is_empty() {
+                    self.job = Some(Job::Delete(files));
+                }
+                true
+            }
+            Job::Write { until_ms, .. } if outside.now_ms < until_ms => {
+                self.job = Some(job);
+                false
+            }
+            Job::Write { draft, until_ms, mut unsynced, mut written, mut manifest } => {
+                if outside.now_ms < outside.storage_full_until_ms || outside.strikes(Hazard::StorageFails) {
+                    out.push_back(Mail::Driver(Event::SnapshotFailed("the storage refuses".into())));
+                    return true;
+                }
+                // One file after the other: visible first, durable a step later.
+                if let Some((name, mut file)) = unsynced.pop() {
+                    if is_planted(Planted::NextEpochInSnapshot) && matches!(file.content, Content::Fold(_)) {
+                        file.content = Content::Fold(Rc::new(alive.iter().map(fold_of).collect()));
+                    }
+                    file.unsynced_by = Some(self.process);
+                    if file.manifest.is_some() {
+                        manifest = file.manifest.clone().unwrap_or(manifest);
+                    }
+                    outside.storage.write(name.clone(), file);
+                    written.push(name);
+                    if is_planted(Planted::DurableBeforeFsync) && unsynced.is_empty() {
+                        self.durable(&draft, &manifest, outside, out);
+                        return true;
+                    }
+                    self.job = Some(Job::Write { draft, until_ms, unsynced, written, manifest });
+                    return true;
+                }
+                for name in &written {
+                    outside.storage.sync(name);
+                }
+                self.durable(&draft, &manifest, outside, out);
+                true
+            }
+        }
+    }
+
+    /// Begins to write a snapshot; what is frozen stays until it is durable.
+    fn write(&mut self, draft: Box<SnapshotDraft>, outside: &mut Outside, out: &mut Outbox, generations: u64) {
+        let file_name = format!("s/{}-{}", draft.epoch, draft.attempt);
+        let mut manifest = Manifest {
+            epoch: draft.epoch.0,
+            frontiers: draft.frontiers.clone(),
+            workers: self.workers,
+            live: LiveExtents::default(),
+            cold: vec![],
+            next_generation: generations + 1,
+            kept: draft.kept.clone(),
+        };
+        let frozen: Vec<&Frozen> = self.frozen.iter().flatten().collect();
+        if frozen.len() != self.workers {
+            let message = "a snapshot without every worker's changes".to_owned();
+            return out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Bug, message })));
+        }
+        let mut unsynced = vec![];
+        let content = if outside.config.plans.is_none() {
+            Content::Fold(Rc::new(frozen.iter().map(|frozen| fold_frozen(frozen)).collect()))
+        } else {
+            let (bytes, live, runs) = segments::write(&file_name, &self.live, &frozen);
+            manifest.live = live;
+            for run in runs {
+                let name = self.cold_files.entry(run).or_insert_with(|| {
+                    format!("c/{}.{}-{}-{}-{}", self.process, self.run, run.step, run.pane, run.generation)
+                });
+                manifest.cold.push((name.clone(), run));
+                let Some(rows) = self.cold_frozen.get(&run) else {
+                    let message = format!("{run:?} is not in the cold store");
+                    return out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Bug, message })));
+                };
+                if outside.storage.read(name).is_none() {
+                    let content = Content::Cold(rows.clone());
+                    unsynced.push((name.clone(), File { manifest: None, content, unsynced_by: None, torn: false }));
+                }
+            }
+            Content::Segment(Rc::new(bytes))
+        };
+        let manifest = Rc::new(manifest);
+        let file = File { manifest: Some(manifest.clone()), content, unsynced_by: None, torn: false };
+        // Written last, so taken last.
+        unsynced.insert(0, (file_name, file));
+        let slow = if outside.strikes(Hazard::StorageSlow) { outside.rng.below(800) } else { 0 };
+        if outside.strikes(Hazard::StorageFull) {
+            outside.storage_full_until_ms = outside.now_ms + outside.rng.below(4000);
+        }
+        self.job = Some(Job::Write { draft, until_ms: outside.now_ms + slow, unsynced, written: vec![], manifest });
+    }
+
+    fn durable(&mut self, draft: &SnapshotDraft, manifest: &Rc<Manifest>, outside: &mut Outside, out: &mut Outbox) {
+        let file = format!("s/{}-{}", draft.epoch, draft.attempt);
+        self.live = manifest.live.clone();
+        self.frozen.fill_with(|| None);
+        for id in self.live.mostly_dead() {
+            if usize::from(id.worker) < self.workers {
+                out.push_back(Mail::Worker(usize::from(id.worker), ToWorker::Rewrite(id.step, id.pane)));
+            }
+        }
+        outside.say(self.process, || format!("{file} is durable"));
+        let files = manifest.files(&file);
+        let hash = draft.attempt.clone();
+        out.push_back(Mail::Driver(Event::Durable { manifest: ManifestRef { file, hash }, files }));
+    }
+
+    fn restore(&mut self, decision: &Decision, outside: &mut Outside, generations: &mut u64) -> Result<Event, Event> {
+        let shape = outside.config.shape;
+        let mut frontiers = vec![Frontiers::START; shape.steps()];
+        let mut kept: Vec<KeptSnapshot> = vec![];
+        let mut snapshot = None;
+        if let Some(reference) = &decision.manifest {
+            let refused = || Event::Refused(format!("{} is missing or damaged", reference.file));
+            let file = outside.storage.read(&reference.file).cloned().ok_or_else(refused)?;
+            let manifest = file.manifest.clone().ok_or_else(refused)?;
+            if !is_planted(Planted::FrontierNotRestored) {
+                frontiers = manifest.frontiers.clone();
+            }
+            kept = manifest.kept.clone();
+            kept.push(KeptSnapshot {
+                epoch: onceflow_protocol::Epoch(manifest.epoch),
+                manifest: reference.clone(),
+                files: manifest.files(&reference.file),
+            });
+            outside.coverage.row("restored a snapshot");
+            if manifest.workers != self.workers {
+                outside.coverage.row("restored at another parallelism");
+            }
+            *generations = (*generations).max(manifest.next_generation);
+            snapshot = Some((file, manifest));
+        }
+        self.tasks = match outside.config.plans.clone() {
+            None => self.restore_fold(decision, &snapshot, &frontiers, outside),
+            Some(plans) => self.restore_engine(&snapshot, &frontiers, plans.of(&shape), outside)?,
+        };
+        self.frontiers = frontiers.clone();
+        self.named = kept.iter().flat_map(|kept| kept.files.clone()).collect();
+        Ok(Event::Restored(Box::new(Restored { frontiers, kept })))
+    }
+
+    fn restore_fold(&mut self, decision: &Decision, snapshot: &Option<(File, Rc<Manifest>)>, frontiers: &[Frontiers], outside: &mut Outside) -> Vec<Task> {
+        let new = |index| Fold::new(outside.config.shape, index, self.workers, frontiers);
+        let mut folds: Vec<Fold> = (0..self.workers).map(new).collect();
+        if let Some((File { content: Content::Fold(states), .. }, _)) = snapshot {
+            for (worker, state) in states.iter().enumerate() {
+                folds[worker % self.workers].absorb(state);
+            }
+        }
+        let mut whole = Fold::new(outside.config.shape, 0, 1, frontiers);
+        folds.iter().for_each(|fold| whole.absorb(&fold.state));
+        if let Err(violation) = outside.judge.restored(decision, &whole.state) {
+            outside.violates(violation);
+        }
+        folds.into_iter().map(|fold| Task::Fold(Box::new(fold), Default::default())).collect()
+    }
+
+    fn restore_engine(
+        &mut self,
+        snapshot: &Option<(File, Rc<Manifest>)>,
+        frontiers: &[Frontiers],
+        plan: Arc<onceflow_engine::plan::Plan>,
+        outside: &mut Outside,
+    ) -> Result<Vec<Task>, Event> {
+        let mut runs = BTreeMap::new();
+        for (name, run) in snapshot.iter().flat_map(|(_, manifest)| &manifest.cold) {
+            let Some(File { content: Content::Cold(rows), .. }) = outside.storage.read(name) else {
+                return Err(Event::Refused(format!("{name} is missing or damaged")));
+            };
+            runs.insert(*run, rows.clone());
+            self.cold_files.insert(*run, name.clone());
+        }
+        self.cold = Arc::new(SimCold::restored(runs));
+        let mut tasks = vec![];
+        for index in 0..self.workers {
+            tasks.push(EngineTask::new(plan.clone(), index, self.workers, frontiers, self.cold.clone()).map_err(failed)?);
+        }
+        if let Some((_, manifest)) = snapshot {
+            segments::load(manifest, &outside.storage, &mut tasks)?;
+            self.live = manifest.live.clone();
+        }
+        Ok(tasks.into_iter().map(|task| Task::Engine(Box::new(task))).collect())
+    }
+
+    fn start_workers(&mut self, positions: &[Position], outside: &Outside) -> Vec<WorkerThread> {
+        let mut shares: Vec<Vec<Assigned>> = (0..self.workers).map(|_| vec![]).collect();
+        for (index, position) in positions.iter().enumerate() {
+            let clock = PartitionClock::new(position.next_offset, position.watermark, DELAY, outside.config.idle_after_ms);
+            let end = self.ends.as_ref().map(|ends| NextOffset(ends[index]));
+            shares[index % self.workers].push(Assigned {
+                index,
+                clock,
+                end,
+                polled_ms: outside.now_ms,
+                stalled_until_ms: 0,
+                at_end_since_ms: None,
+            });
+        }
+        let tasks = self.tasks.drain(..).zip(shares).enumerate();
+        tasks
+            .map(|(index, (task, share))| WorkerThread::new(index, self.workers, task, share, self.frontiers.clone()))
+            .collect()
+    }
+}
+
+fn fold_frozen(frozen: &Frozen) -> FoldState {
+    match frozen {
+        Frozen::Fold(state) => state.clone(),
+        Frozen::Engine(_) => FoldState::new(),
+    }
+}
+
+fn fold_of(worker: &WorkerThread) -> FoldState {
+    match &worker.task {
+        Task::Fold(fold, _) => fold.state.clone(),
+        Task::Engine(_) => FoldState::new(),
+    }
+}
+
+fn newest(outside: &Outside) -> Event {
+    let (mut claim, mut decision) = (None, None);
+    for (_, value) in outside.cluster.committed(CONTROL, 0) {
+        match value {
+            Value::Claim(newer) => claim = Some(Box::new((**newer).clone())),
+            Value::Decision(newer) => decision = Some(Box::new((**newer).clone())),
+            _ => {}
+        }
+    }
+    Event::Newest { claim, decision }
+}
+
+fn restorable(decision: &Decision, outside: &Outside) -> Result<(), String> {
+    let Some(reference) = &decision.manifest else { return Ok(()) };
+    let manifest = outside.storage.read(&reference.file).and_then(|file| file.manifest.clone());
+    let manifest = manifest.ok_or_else(|| format!("{} is missing", reference.file))?;
+    match manifest.files(&reference.file).iter().find(|file| outside.storage.read(file).is_none()) {
+        Some(missing) => Err(format!("{missing} is missing")),
+        None => Ok(()),
+    }
+}
+
+/// What the control topic holds up to the claim, and after it; `None` while the claim is not to be seen.
+fn until_claim(claim: &ClaimId, ignored: Option<&str>, outside: &Outside) -> Option<Vec<ControlRecord>> {
+    let mut records = vec![];
+    let mut found = false;
+    for (_, value) in outside.cluster.committed(CONTROL, 0) {
+        match value {
+            Value::Claim(other) => {
+                let ours = other.claim == *claim;
+                // Claims before our own are of no interest.
+                if (ours && !found) || (found && !ours) {
+                    records.push(ControlRecord::Claim((**other).clone()));
+                }
+                found |= ours;
+            }
+            Value::Decision(decision)
+                if is_planted(Planted::UnknownTakenAsAborted) && ignored == Some(&decision.attempt) => {}
+            Value::Decision(decision) if !found || !is_planted(Planted::ClaimIdUsedTwice) => {
+                records.push(ControlRecord::Decision(Box::new((**decision).clone())));
+            }
+            _ => {}
+        }
+    }
+    found.then_some(records)
+}
+
+fn resolve(known: &[Position], outside: &Outside) -> Event {
+    let missing = (0..outside.config.sources).filter(|partition| known.iter().all(|at| at.partition as usize != *partition));
+    let positions = missing.map(|partition| {
+        let end = outside.cluster.log(SOURCES + partition).stable_end() as i64;
+        Position {
+            source: "events".into(),
+            topic: "events".into(),
+            partition: partition as i32,
+            next_offset: NextOffset(if outside.config.latest { end } else { 0 }),
+            watermark: None,
+        }
+    });
+    let topics = vec![TopicIdentity { topic: "events".into(), id: format!("t{}", outside.topic_created) }];
+    Event::StartResolved { positions: positions.collect(), topics }
+}
+
+fn look(known: &[ClaimId], outside: &mut Outside) -> Event {
+    let claims: Vec<_> = outside.cluster.all_claims().collect();
+    let newest = claims.iter().rposition(|(claim, _)| known.contains(&claim.claim));
+    let first = if known.is_empty() { claims.len() } else { newest.map_or(0, |at| at + 1) };
+    let (before, after) = claims.split_at(first);
+    let before = before.iter().map(|(claim, _)| claim.claim.clone()).collect();
+    let seen = |(claim, fate): &(&Rc<Claim>, Fate)| SeenClaim { instance: claim.instance.clone(), fate: *fate };
+    let after: Vec<SeenClaim> = after.iter().map(seen).collect();
+    if after.iter().any(|claim| claim.fate == Fate::Open) {
+        outside.coverage.row("looked at an undecided claim");
+    }
+    Event::ClaimsSeen { before, after }
+}
