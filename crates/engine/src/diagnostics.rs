@@ -12,7 +12,11 @@
 //!
 //! Lines and columns count from 1; a column is a character. Codes are stable: a code is never used again for another mistake.
 
+mod secrets;
+
 use std::fmt;
+
+pub use secrets::is_secret;
 
 /// A range of bytes of the file, `start..end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,11 +184,11 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// `items` are about `text`, the contents of `file`.
+    /// `items` are about `text`, the contents of `file`. What in it sounds like a secret is not kept.
     pub fn new(file: &str, text: &str, mut items: Vec<Diagnostic>) -> Diagnostics {
         items.sort_by_key(|item| (item.span, item.code));
         items.dedup();
-        Diagnostics { file: file.to_owned(), text: text.to_owned(), items }
+        Diagnostics { file: file.to_owned(), text: secrets::hide(text), items }
     }
 
     /// Name of the file as it was given.

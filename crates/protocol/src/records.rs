@@ -62,6 +62,31 @@ pub struct Decision {
 impl Decision {
     /// Key of decisions in the control topic.
     pub const KEY: &str = "decision";
+
+    /// No epoch, count or offset gets this far: larger ones are damage, and arithmetic with them would end.
+    pub const LIMIT: u64 = 1 << 62;
+
+    /// Whether an instance can have written these numbers. Whoever reads a decision asks first.
+    ///
+    /// # Errors
+    /// Says which number is impossible.
+    pub fn check(&self) -> Result<(), String> {
+        let Counts { read, used, filtered, late, dead, dropped, out } = self.counts;
+        if let Some(count) =
+            [read, used, filtered, late, dead, dropped, out].iter().find(|count| **count >= Self::LIMIT)
+        {
+            return Err(format!("it counts {count} records"));
+        }
+        if self.epoch.0 >= Self::LIMIT {
+            return Err(format!("it ends epoch {}", self.epoch));
+        }
+        let impossible =
+            |at: &&Position| at.partition < 0 || !(0..Self::LIMIT as i64).contains(&at.next_offset.0);
+        match self.positions.iter().find(impossible) {
+            Some(at) => Err(format!("it is at offset {} of {}-{}", at.next_offset, at.topic, at.partition)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How far one source partition has been consumed.
@@ -134,5 +159,48 @@ impl std::ops::AddAssign for Counts {
         self.dead += other.dead;
         self.dropped += other.dropped;
         self.out += other.out;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision() -> Decision {
+        Decision {
+            version: FORMAT_VERSION,
+            epoch: Epoch(3),
+            attempt: String::new(),
+            claim: ClaimId(String::new()),
+            transactional_id: String::new(),
+            positions: vec![Position {
+                source: "s".into(),
+                topic: "t".into(),
+                partition: 0,
+                next_offset: NextOffset(9),
+                watermark: Some(Watermark(i64::MIN)),
+            }],
+            counts: Counts::default(),
+            requests: vec![],
+            manifest: None,
+            topics: vec![],
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_are_told() {
+        assert_eq!(decision().check(), Ok(()));
+        let mut epoch = decision();
+        epoch.epoch = Epoch(u64::MAX);
+        assert_eq!(epoch.check(), Err("it ends epoch 18446744073709551615".to_string()));
+        let mut count = decision();
+        count.counts.out = u64::MAX;
+        assert!(count.check().is_err());
+        for (partition, offset) in [(-1, 0), (0, -1), (0, i64::MAX)] {
+            let mut position = decision();
+            position.positions[0].partition = partition;
+            position.positions[0].next_offset = NextOffset(offset);
+            assert!(position.check().is_err(), "{partition} {offset}");
+        }
     }
 }

@@ -317,6 +317,12 @@ fn parse_claim(record: &kafka::ControlRecord) -> Done<Claim> {
 fn parse_decision(record: &kafka::ControlRecord) -> Done<Decision> {
     let decision: Decision = parse_json("decision", record)?;
     check_version("decision", decision.version, record)?;
+    decision.check().map_err(|what| {
+        Trouble::Refused(format!(
+            "the decision at offset {} of the control topic is damaged: {what}",
+            record.offset
+        ))
+    })?;
     Ok(decision)
 }
 

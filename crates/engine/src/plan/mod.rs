@@ -17,6 +17,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, SchemaRef};
 use onceflow_protocol::WindowSpec;
 
+use crate::diagnostics::is_secret;
 use crate::expr::Expr;
 
 /// A whole pipeline.
@@ -57,13 +58,8 @@ pub struct Kafka {
 
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let secret = |name: &str| {
-            ["password", "secret", "token", "pem", "sasl.oauthbearer.config"]
-                .iter()
-                .any(|part| name.contains(part))
-        };
         let shown = |(name, value): (&String, &String)| {
-            (name.clone(), if secret(name) { "***".to_owned() } else { value.clone() })
+            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
         };
         let properties: BTreeMap<String, String> = self.properties.iter().map(shown).collect();
         f.debug_struct("Kafka")

@@ -81,7 +81,7 @@ impl LiveExtents {
 
     /// Bytes of all of them, as stored.
     pub fn bytes(&self) -> u64 {
-        self.extents.iter().map(|extent| extent.location.length).sum()
+        self.extents.iter().fold(0, |bytes, extent| bytes.saturating_add(extent.location.length))
     }
 
     /// The files that hold them.
@@ -110,7 +110,8 @@ impl LiveExtents {
                 WrittenChange::Delta(location) | WrittenChange::Whole(Some(location)) => location,
                 WrittenChange::Unchanged | WrittenChange::Whole(None) => continue,
             };
-            *written_rows.entry(file.to_owned()).or_default() += written.rows;
+            let rows = written_rows.entry(file.to_owned()).or_default();
+            *rows = rows.saturating_add(written.rows);
             let PaneId { step, pane, worker } = pane.id;
             extents.push(Extent { file: file.to_owned(), step, pane, worker, location: written });
         }
@@ -123,7 +124,8 @@ impl LiveExtents {
     pub fn mostly_dead(&self) -> BTreeSet<PaneId> {
         let mut live_rows = BTreeMap::<&str, u64>::new();
         for extent in &self.extents {
-            *live_rows.entry(&extent.file).or_default() += extent.location.rows;
+            let rows = live_rows.entry(&extent.file).or_default();
+            *rows = rows.saturating_add(extent.location.rows);
         }
         let is_mostly_dead = |file: &str| {
             let live = live_rows.get(file).copied().unwrap_or(0);

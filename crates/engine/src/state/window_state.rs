@@ -397,8 +397,9 @@ impl WindowState {
     /// Starts to bring back the rows that one former worker had of a pane.
     ///
     /// # Errors
-    /// None for a [`Layout`] that was made.
+    /// `Damaged` if no pane of the step begins there.
     pub fn begin_restore(&self, pane: i64) -> Result<PaneRestore, StateError> {
+        self.check_pane(pane)?;
         Ok(PaneRestore { pane, table: GroupTable::new(self.layout.clone())?, rows: 0, extents: 0 })
     }
 
@@ -424,8 +425,9 @@ impl WindowState {
     /// Takes over runs of a pane that are in the cold store already; whose they were does not matter.
     ///
     /// # Errors
-    /// `Bug` if a run is another step's or pane's.
+    /// `Bug` if a run is another step's or pane's, `Damaged` if no pane of the step begins there.
     pub fn restore_cold(&mut self, pane: i64, runs: &[Run]) -> Result<(), StateError> {
+        self.check_pane(pane)?;
         if let Some(other) = runs.iter().find(|run| run.step != self.id || run.pane != pane) {
             return Err(StateError::bug(format!(
                 "{other:?} restored as a run of step {} pane {pane}",
@@ -434,6 +436,12 @@ impl WindowState {
         }
         self::pane(&mut self.panes, pane, &self.layout)?.runs.extend_from_slice(runs);
         Ok(())
+    }
+
+    /// A pane that a manifest names must be one that a record can be in: window arithmetic relies on it.
+    fn check_pane(&self, pane: i64) -> Result<(), StateError> {
+        let possible = (0..=EventTime::MAX.ms()).contains(&pane) && pane % self.spec.every_ms() == 0;
+        if possible { Ok(()) } else { Err(StateError::damaged(format!("no pane begins at {pane}"))) }
     }
 
     /// Whether some pane has runs in the cold store.
