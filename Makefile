@@ -5,7 +5,7 @@ PURE := --release --workspace --no-default-features
 FULL := --release --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint build test demo bench clean
+.PHONY: help setup check lint build test chaos demo bench fuzz hostile clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,11 +37,24 @@ test: setup build ## all tests, those against a real Kafka included
 	@echo "test: unit, property and golden tests, then the daemon against a real Kafka"
 	@CARGO="$(CARGO)" scripts/test
 
+chaos: setup build ## a real Kafka and the daemon, hurt in every way, for about three quarters of an hour; SEED=… repeats a run
+	@echo "chaos: Kafka's jars (fetched once)"
+	@integration-tests/kafka/kafka jars
+	@CARGO="$(CARGO)" SEED="$(SEED)" scripts/chaos
+
 demo: setup build ## a pipeline under load, killed again and again, and the proof that nothing is lost or doubled
 	@scripts/demo
 
 bench: setup build ## CPU per record, beside what consuming alone costs (takes some minutes)
 	@benches/run "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release"
+
+fuzz: setup ## hostile bytes, coverage-guided: each target for a minute (FUZZ_TARGET=sql, FUZZ_SECONDS=600)
+	@CARGO="$(CARGO)" scripts/fuzz
+
+hostile: setup build ## ten million hostile records through the daemon (takes some minutes and 15 GB of disk)
+	@integration-tests/kafka/kafka jars
+	@echo "hostile: ten million records, written, read and accounted for"
+	@CARGO="$(CARGO)" scripts/test --test main -- --ignored --nocapture ten_million
 
 clean: ## remove what cargo built
 	@echo "clean: cargo's target directory"

@@ -22,12 +22,50 @@ const PEAK: u64 = 768 << 20;
 
 /// Pieces that parsers and decoders trip over.
 const PIECES: &[&[u8]] = &[
-    b"{", b"}", b"[", b"]", b":", b",", b"\"", b"\\", b"\0", b"\n", b"\\u0000", b"\\ud800", b"\\udfff\\ud800",
-    b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"null", b"true", b"-", b"-0",
-    b"1e999", b"1e-999", b"0.1e1", b"9223372036854775807", b"9223372036854775808", b"-9223372036854775808",
-    b"99999999999999999999999999999999999999999", b"0.00000000000000000000000000000000000000001", b"NaN", b"Infinity",
-    b"00", b"0x1", b"\"amount\":", b"\"user_id\":", b"\"ts\":", b"\"weight\":", b"\"customer\":{\"address\":{\"country\":",
-    b"\"customer\":null,", b"/**/", b" ", b"\xe2\x80\xa8", b"\xf0\x9f\xa6\x80",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b"\"",
+    b"\\",
+    b"\0",
+    b"\n",
+    b"\\u0000",
+    b"\\ud800",
+    b"\\udfff\\ud800",
+    b"\xff\xfe",
+    b"\xc0\x80",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xef\xbb\xbf",
+    b"null",
+    b"true",
+    b"-",
+    b"-0",
+    b"1e999",
+    b"1e-999",
+    b"0.1e1",
+    b"9223372036854775807",
+    b"9223372036854775808",
+    b"-9223372036854775808",
+    b"99999999999999999999999999999999999999999",
+    b"0.00000000000000000000000000000000000000001",
+    b"NaN",
+    b"Infinity",
+    b"00",
+    b"0x1",
+    b"\"amount\":",
+    b"\"user_id\":",
+    b"\"ts\":",
+    b"\"weight\":",
+    b"\"customer\":{\"address\":{\"country\":",
+    b"\"customer\":null,",
+    b"/**/",
+    b" ",
+    b"\xe2\x80\xa8",
+    b"\xf0\x9f\xa6\x80",
 ];
 
 /// Orders, and what becomes of them in hostile hands. The same for the same seed.
@@ -111,7 +149,8 @@ fn mutate(value: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
 
 /// The windowed pipeline of the tests over Kafka's timestamps: one year 9999 in a record would make everything after it late.
 fn write(scenario: &Scenario) -> PathBuf {
-    let settings = Settings { parallelism: 2, memory: "64MiB", window: Window::TUMBLING, ..Settings::default() };
+    let settings =
+        Settings { parallelism: 2, memory: "64MiB", window: Window::TUMBLING, ..Settings::default() };
     let text = std::fs::read_to_string(scenario.write_windowed(&settings)).unwrap();
     let of_column = "    event_time: { column: ts, unit: ms }\n";
     assert!(text.contains(of_column));
@@ -123,7 +162,8 @@ fn endure(name: &str, records: u64) {
     let scenario = Scenario::new(name);
     scenario.create_topics(PARTITIONS);
     let file = write(&scenario);
-    let orders = Orders { records, partitions: PARTITIONS, broken_one_in: 0, late_one_in: 0, ..Orders::default() };
+    let orders =
+        Orders { records, partitions: PARTITIONS, broken_one_in: 0, late_one_in: 0, ..Orders::default() };
     let producer = Producer::new(scenario.kafka, &scenario.input());
     for record in (Hostile { orders: orders.generate(), rng: Rng::new(99), last: vec![] }) {
         producer.send(&record);
@@ -154,7 +194,11 @@ fn endure(name: &str, records: u64) {
     assert_eq!(read, used + filtered + late + dead + dropped);
     assert_eq!(dropped, 0);
     // All fates occur, or the records were not hostile enough, or too much so.
-    assert!([used, filtered, late, dead].iter().all(|count| count * 2_000 > records), "{}", decision["counts"]);
+    assert!(
+        [used, filtered, late, dead].iter().all(|count| count * 2_000 > records),
+        "{}",
+        decision["counts"]
+    );
     assert_eq!(each_committed_value(scenario.kafka, &scenario.dead_letter(), |_| ()), dead + late);
     let mut in_windows = 0;
     let rows = each_committed_value(scenario.kafka, &scenario.output(), |value| {
