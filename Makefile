@@ -5,7 +5,7 @@ PURE := --release --workspace --no-default-features
 FULL := --release --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint build test chaos demo bench fuzz hostile clean
+.PHONY: help setup check lint build test chaos demo sim bench fuzz hostile clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ chaos: setup build ## a real Kafka and the daemon, hurt in every way, for about 
 
 demo: setup build ## a pipeline under load, killed again and again, and the proof that nothing is lost or doubled
 	@scripts/demo
+
+sim: ## the protocol and the engine against a simulated Kafka, then each planted fault (SEED=n WHAT=protocol|engine replays one seed)
+	@scripts/sim $(WHAT) $(SEED)
 
 bench: setup build ## CPU per record, beside what consuming alone costs (takes some minutes)
 	@benches/run "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release"

@@ -43,13 +43,17 @@ pub fn run(what: &str, from: u64, seeds: u64, plans: Option<Plans>) -> ExitCode 
             std::thread::sleep(Duration::from_millis(50));
             if shown.elapsed() > Duration::from_secs(10) {
                 shown = Instant::now();
-                println!("sim: {} of {seeds} seeds after {} s", next.load(Relaxed) - from, began.elapsed().as_secs());
+                println!(
+                    "sim: {} of {seeds} seeds after {} s",
+                    next.load(Relaxed) - from,
+                    began.elapsed().as_secs()
+                );
             }
         }
     });
     let (coverage, violations) = sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut unreached = 0;
-    for (line, count) in coverage.lines() {
+    for (line, count) in coverage.lines(what == "engine") {
         let mark = if count == 0 { "   NEVER REACHED" } else { "" };
         unreached += u64::from(count == 0);
         println!("{count:>12}  {line}{mark}");

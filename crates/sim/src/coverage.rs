@@ -6,6 +6,9 @@ use onceflow_protocol::coordinator::{Phase, TRANSITIONS};
 
 use crate::hazard::{Hazard, SAYS};
 
+/// A worker of the engine moved a pane to the cold store.
+pub const EVICTED: &str = "evicted panes";
+
 /// Rows of the protocol's failure tables, and how a run can end.
 pub const ROWS: &[&str] = &[
     "first start",
@@ -30,7 +33,7 @@ pub const ROWS: &[&str] = &[
     "a pass of windows was cut short",
     "an idle partition",
     "late records",
-    "evicted panes",
+    EVICTED,
 ];
 
 /// Counters over seeds.
@@ -74,20 +77,22 @@ impl Coverage {
         }
     }
 
-    /// Every line of the report: what, and how often.
-    pub fn lines(&self) -> Vec<(String, u64)> {
+    /// Every line of the report: what, and how often. Only the engine has a cold store to snapshot.
+    pub fn lines(&self, engine: bool) -> Vec<(String, u64)> {
         let count = |phases: &(Phase, Phase)| self.phases.get(phases).copied().unwrap_or(0);
         let mut lines = vec![("commits".to_owned(), self.commits)];
         for (from, targets) in TRANSITIONS {
             // A phase that is entered again by itself is seen as one.
-            for to in targets.iter().filter(|to| *to != from) {
+            let is_cold = |phase: Phase| phase == Phase::SnapshottingCold;
+            for to in targets.iter().filter(|to| *to != from && (engine || !is_cold(*from) && !is_cold(**to)))
+            {
                 lines.push((format!("{from:?} → {to:?}"), count(&(*from, *to))));
             }
         }
         let to = |phase| self.phases.iter().filter(|((_, to), _)| *to == phase).map(|(_, count)| count).sum();
         lines.push(("any failure → BackingOff".to_owned(), to(Phase::BackingOff)));
         lines.push(("→ Ended".to_owned(), to(Phase::Ended)));
-        for row in ROWS {
+        for row in ROWS.iter().filter(|row| engine || **row != EVICTED) {
             lines.push((row.to_string(), self.rows.get(row).copied().unwrap_or(0)));
         }
         for (hazard, says) in SAYS {

@@ -125,7 +125,9 @@ steps:
     }
     text += "sinks:\n";
     for step in ["first", "second"].iter().take(shape.steps()) {
-        text += &format!("  {step}:\n    from: {step}\n    topic: {step}\n    format: {{ type: json, timestamps: epoch_ms }}\n");
+        text += &format!(
+            "  {step}:\n    from: {step}\n    topic: {step}\n    format: {{ type: json, timestamps: epoch_ms }}\n"
+        );
     }
     text + "dead_letter: { topic: dead }
 checkpoint: { interval: 1s, storage: \"file:///sim\" }
@@ -149,7 +151,8 @@ impl EngineTask {
         frontiers: &[Frontiers],
         cold: Arc<SimCold>,
     ) -> Result<EngineTask, WorkerError> {
-        let start = |(id, frontiers): (usize, &Frontiers)| StepStart { state_id: id as u32, frontiers: *frontiers };
+        let start =
+            |(id, frontiers): (usize, &Frontiers)| StepStart { state_id: id as u32, frontiers: *frontiers };
         let starts: Vec<_> = frontiers.iter().enumerate().map(start).collect();
         Ok(EngineTask { worker: Worker::new(plan.clone(), index, workers, &starts, cold)?, plan })
     }
@@ -166,7 +169,8 @@ impl EngineTask {
             timestamp: input.ts,
             key: None,
             value: Some(
-                format!("{{\"key\":{},\"value\":{},\"ts\":{}}}", input.key, input.value, input.ts).into_bytes(),
+                format!("{{\"key\":{},\"value\":{},\"ts\":{}}}", input.key, input.value, input.ts)
+                    .into_bytes(),
             ),
             headers: vec![],
         };
@@ -190,7 +194,9 @@ impl EngineTask {
                 text(found.and_then(|(_, value)| value)).parse::<i64>()
             };
             let place = (header("onceflow.partition"), header("onceflow.offset"));
-            let (Ok(partition), Ok(offset)) = place else { panic!("a dead letter without provenance: {place:?}") };
+            let (Ok(partition), Ok(offset)) = place else {
+                panic!("a dead letter without provenance: {place:?}")
+            };
             return Row::Late { partition: partition as usize, offset };
         }
         let json: serde_json::Value = match serde_json::from_slice(record.value().unwrap_or_default()) {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use onceflow_protocol::{ClaimId, ErrorKind};
 use onceflow_protocol::coordinator::{Coordinator, Effect, Event, Outcome, Phase, Settings};
+use onceflow_protocol::{ClaimId, ErrorKind};
 
 use crate::hazard::Hazard;
 use crate::keeper::Keeper;
@@ -119,7 +119,8 @@ impl Instance {
             match mail {
                 Mail::Driver(event) => {
                     if let Event::AtBarrier(report) = &event {
-                        let idle: Vec<_> = run.workers[report.worker].idle(outside.config.idle_after_ms).collect();
+                        let idle: Vec<_> =
+                            run.workers[report.worker].idle(outside.config.idle_after_ms).collect();
                         for (partition, rightly) in idle {
                             if !rightly {
                                 outside.violates(format!("partition {partition} counts as idle without a fetch that stood at its end for long enough"));
@@ -174,7 +175,8 @@ impl Instance {
             Event::Failed(failure) => {
                 self.fenced = failure.kind == ErrorKind::Fenced;
                 self.unknown = self.run.as_ref().and_then(|run| run.sink.unknown.clone());
-                outside.say(self.process, || format!("in {before:?}: {:?}: {}", failure.kind, failure.message));
+                outside
+                    .say(self.process, || format!("in {before:?}: {:?}: {}", failure.kind, failure.message));
             }
             Event::SnapshotFailed(_) => self.snapshot_failed = true,
             _ => {}
@@ -194,13 +196,18 @@ impl Instance {
         outside.say(self.process, || format!("{before:?} → {phase:?}"));
         if phase == Phase::Preflight {
             self.overlooked = outside.cluster.newest_claim().filter(|newest| {
-                let place = |wanted: &ClaimId| outside.cluster.all_claims().position(|(claim, _)| claim.claim == *wanted);
+                let place = |wanted: &ClaimId| {
+                    outside.cluster.all_claims().position(|(claim, _)| claim.claim == *wanted)
+                };
                 let ours = self.claims.last().and_then(place);
                 ours.is_some() && place(newest) > ours
             });
         }
         if let (Phase::Fencing, Some(overlooked)) = (phase, &self.overlooked) {
-            outside.violates(format!("#{} starts again and fences, although {overlooked} was there to be seen", self.process));
+            outside.violates(format!(
+                "#{} starts again and fences, although {overlooked} was there to be seen",
+                self.process
+            ));
         }
         if phase == Phase::Fenced {
             outside.coverage.row("fenced by another, stopped");
@@ -258,7 +265,9 @@ impl Instance {
                 workers(run, ToWorker::Fire(step, end));
             }
             Effect::Freeze { epoch, frontiers, hold } => {
-                let left = |worker: &WorkerThread| matches!(worker.task.next_end(0, frontiers[0].fired), Ok(Some(_)));
+                let left = |worker: &WorkerThread| {
+                    matches!(worker.task.next_end(0, frontiers[0].fired), Ok(Some(_)))
+                };
                 if self.pass_rows >= self.settings.max_bytes && run.workers.iter().any(left) {
                     outside.coverage.row("a pass of windows was cut short");
                 }
@@ -270,7 +279,9 @@ impl Instance {
                     Effect::WriteSnapshot(draft) if !draft.attempt.ends_with("-0") => {
                         outside.coverage.row("snapshot written again after a failure");
                     }
-                    Effect::DeleteFiles(_) if before == Phase::StartingWorkers => outside.coverage.row("orphans dropped"),
+                    Effect::DeleteFiles(_) if before == Phase::StartingWorkers => {
+                        outside.coverage.row("orphans dropped")
+                    }
                     Effect::DeleteFiles(_) => outside.coverage.row("kept snapshots retired"),
                     _ => {}
                 }

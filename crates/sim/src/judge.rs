@@ -70,7 +70,10 @@ impl Judge {
     /// A fold was restored: it must be what the records behind the newest decision make it.
     pub fn restored(&self, decision: &Decision, state: &FoldState) -> Verdict {
         if self.last.as_ref().is_some_and(|last| last.attempt == decision.attempt) && *state != self.open {
-            return Err(format!("epoch {} was restored as {state:?}, but it is {:?}", decision.epoch, self.open));
+            return Err(format!(
+                "epoch {} was restored as {state:?}, but it is {:?}",
+                decision.epoch, self.open
+            ));
         }
         Ok(())
     }
@@ -103,7 +106,10 @@ impl Judge {
             match value {
                 Value::Claim(claim) => self.newest_claim = Some(claim.claim.clone()),
                 Value::Decision(made) if decision.is_some() => {
-                    return Err(format!("two decisions in one transaction, the second of epoch {}", made.epoch));
+                    return Err(format!(
+                        "two decisions in one transaction, the second of epoch {}",
+                        made.epoch
+                    ));
                 }
                 Value::Decision(made) => decision = Some(made.clone()),
                 Value::Row(row) => rows.push(*row),
@@ -117,7 +123,13 @@ impl Judge {
         }
     }
 
-    fn decided(&mut self, decision: &Decision, rows: Vec<Row>, cluster: &Cluster, storage: &Storage) -> Verdict {
+    fn decided(
+        &mut self,
+        decision: &Decision,
+        rows: Vec<Row>,
+        cluster: &Cluster,
+        storage: &Storage,
+    ) -> Verdict {
         self.commits += 1;
         if self.newest_claim.as_ref() != Some(&decision.claim) {
             return Err(format!("epoch {} was committed by a fenced instance", decision.epoch));
@@ -138,7 +150,10 @@ impl Judge {
         let Counts { read, used, late, out, .. } = decision.counts;
         let expected = &self.counts;
         if (read, used, late, out) != (expected.read, expected.used, expected.late, expected.out) {
-            return Err(format!("the decision of epoch {} counts {:?}, but it is {expected:?}", decision.epoch, decision.counts));
+            return Err(format!(
+                "the decision of epoch {} counts {:?}, but it is {expected:?}",
+                decision.epoch, decision.counts
+            ));
         }
         self.frontiers = frontiers;
         self.last = Some(decision.clone());
@@ -152,7 +167,9 @@ impl Judge {
         let Some(manifest) = manifest else {
             return Err(format!("{} was decided, but is not in the storage", reference.file));
         };
-        if let Some(missing) = manifest.files(&reference.file).iter().find(|file| storage.read(file).is_none()) {
+        if let Some(missing) =
+            manifest.files(&reference.file).iter().find(|file| storage.read(file).is_none())
+        {
             return Err(format!("{} was decided, but {missing} is not in the storage", reference.file));
         }
         for (now, before) in manifest.frontiers.iter().zip(&self.frontiers) {
@@ -195,14 +212,17 @@ impl Judge {
             let known = &mut self.partitions[partition];
             known.next = to;
             if at.watermark.map(|watermark| watermark.0) != known.newest.map(|newest| newest - DELAY) {
-                return Err(format!("partition {partition} has watermark {:?}, its newest record is of {:?}", at.watermark, known.newest));
+                return Err(format!(
+                    "partition {partition} has watermark {:?}, its newest record is of {:?}",
+                    at.watermark, known.newest
+                ));
             }
         }
         match late.first() {
             None => Ok(count),
-            Some((partition, offset)) => {
-                Err(format!("record {partition}:{offset} is in the dead letter topic, but not behind the positions"))
-            }
+            Some((partition, offset)) => Err(format!(
+                "record {partition}:{offset} is in the dead letter topic, but not behind the positions"
+            )),
         }
     }
 
@@ -214,7 +234,10 @@ impl Judge {
         let ends: Vec<i64> = self.shape.ends(input.ts).filter(|end| *end > purged).collect();
         if was_late != ends.is_empty() {
             let word = if was_late { "late" } else { "not late" };
-            return Err(format!("record {partition}:{offset} of {} was {word} at frontier {purged}", input.ts));
+            return Err(format!(
+                "record {partition}:{offset} of {} was {word} at frontier {purged}",
+                input.ts
+            ));
         }
         if was_late {
             if input.in_bound && !known.was_idle && !self.bounded {
@@ -243,7 +266,9 @@ impl Judge {
                 match self.open.remove(&(step, end, key)) {
                     None => return Err(format!("{row:?}: it was emitted before, or has no records")),
                     Some(expected) if expected != (count, sum) => {
-                        return Err(format!("{row:?}: the records behind the positions make it {expected:?}"));
+                        return Err(format!(
+                            "{row:?}: the records behind the positions make it {expected:?}"
+                        ));
                     }
                     Some(_) => {}
                 }
@@ -270,9 +295,12 @@ impl Judge {
 
     /// A file is deleted: never one that the newest decision needs.
     pub fn deleted(&self, name: &str, storage: &Storage) -> Verdict {
-        let Some(reference) = self.last.as_ref().and_then(|last| last.manifest.as_ref()) else { return Ok(()) };
+        let Some(reference) = self.last.as_ref().and_then(|last| last.manifest.as_ref()) else {
+            return Ok(());
+        };
         let manifest = storage.read(&reference.file).and_then(|file| file.manifest.clone());
-        match manifest.is_none_or(|manifest| manifest.files(&reference.file).iter().any(|file| file == name)) {
+        match manifest.is_none_or(|manifest| manifest.files(&reference.file).iter().any(|file| file == name))
+        {
             true => Err(format!("{name} was deleted, but the newest decision needs it")),
             false => Ok(()),
         }

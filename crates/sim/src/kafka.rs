@@ -253,7 +253,11 @@ impl Cluster {
                 true
             }
             State::Ongoing { since_ms, .. } => {
-                let patience = if rng.chance(hazards.rate(Hazard::TransactionTimeout) / 4) { 0 } else { self.timeout_ms };
+                let patience = if rng.chance(hazards.rate(Hazard::TransactionTimeout) / 4) {
+                    0
+                } else {
+                    self.timeout_ms
+                };
                 if now_ms < *since_ms + patience {
                     return false;
                 }

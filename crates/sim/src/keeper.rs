@@ -10,7 +10,10 @@ use onceflow_protocol::coordinator::{
     ControlRecord, Effect, Event, Failure, Fate, KeptSnapshot, Restored, SeenClaim, SnapshotDraft, Traces,
 };
 use onceflow_protocol::planted::{Planted, is_planted};
-use onceflow_protocol::{Claim, ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position, TopicIdentity};
+use onceflow_protocol::{
+    Claim, ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
+    TopicIdentity,
+};
 
 use crate::engine::{EngineTask, SimCold};
 use crate::fold::{Fold, FoldState};
@@ -52,14 +55,29 @@ pub struct Keeper {
 
 /// Something that takes several steps.
 enum Job {
-    Await { claim: ClaimId, deadline_ms: u64 },
-    Write { draft: Box<SnapshotDraft>, until_ms: u64, unsynced: Vec<(String, File)>, written: Vec<String>, manifest: Rc<Manifest> },
+    Await {
+        claim: ClaimId,
+        deadline_ms: u64,
+    },
+    Write {
+        draft: Box<SnapshotDraft>,
+        until_ms: u64,
+        unsynced: Vec<(String, File)>,
+        written: Vec<String>,
+        manifest: Rc<Manifest>,
+    },
     Delete(Vec<String>),
 }
 
 impl Keeper {
     /// The keeper of run `run` of a process.
-    pub fn new(process: u64, run: u64, workers: usize, ends: Option<Vec<i64>>, unknown: Option<String>) -> Keeper {
+    pub fn new(
+        process: u64,
+        run: u64,
+        workers: usize,
+        ends: Option<Vec<i64>>,
+        unknown: Option<String>,
+    ) -> Keeper {
         Keeper {
             process,
             run,
@@ -80,7 +98,13 @@ impl Keeper {
     }
 
     /// Does one thing; whether there was any. `alive` are the run's workers.
-    pub fn step(&mut self, outside: &mut Outside, out: &mut Outbox, generations: &mut u64, alive: &[WorkerThread]) -> bool {
+    pub fn step(
+        &mut self,
+        outside: &mut Outside,
+        out: &mut Outbox,
+        generations: &mut u64,
+        alive: &[WorkerThread],
+    ) -> bool {
         if let Some(job) = self.job.take() {
             return self.go_on(job, outside, out, alive);
         }
@@ -98,7 +122,8 @@ impl Keeper {
     }
 
     fn perform(&mut self, effect: Effect, outside: &mut Outside, out: &mut Outbox, generations: &mut u64) {
-        let is_question = !matches!(effect, Effect::WriteSnapshot(_) | Effect::Confirm(_) | Effect::DeleteFiles(_));
+        let is_question =
+            !matches!(effect, Effect::WriteSnapshot(_) | Effect::Confirm(_) | Effect::DeleteFiles(_));
         if is_question && outside.strikes(Hazard::CallFails) {
             outside.coverage.row("retriable failure");
             let message = format!("{effect:?}").chars().take(30).collect();
@@ -113,9 +138,10 @@ impl Keeper {
                 self.job = Some(Job::Await { claim, deadline_ms: outside.now_ms + CLAIM_PATIENCE_MS });
                 return;
             }
-            Effect::ReadTraces => {
-                Event::Traces(Traces { confirmed: outside.storage.confirmed, group_offsets: outside.group_offsets })
-            }
+            Effect::ReadTraces => Event::Traces(Traces {
+                confirmed: outside.storage.confirmed,
+                group_offsets: outside.group_offsets,
+            }),
             Effect::ResolveStart(known) => resolve(&known, outside),
             Effect::Restore(decision) => match self.restore(&decision, outside, generations) {
                 Ok(restored) => restored,
@@ -149,7 +175,10 @@ impl Keeper {
                 self.job = Some(Job::Delete(files));
                 return;
             }
-            other => Event::Failed(Failure { kind: ErrorKind::Bug, message: format!("{other:?} is not the keeper's to do") }),
+            other => Event::Failed(Failure {
+                kind: ErrorKind::Bug,
+                message: format!("{other:?} is not the keeper's to do"),
+            }),
         };
         out.push_back(Mail::Driver(answer));
     }
@@ -216,7 +245,13 @@ impl Keeper {
     }
 
     /// Begins to write a snapshot; what is frozen stays until it is durable.
-    fn write(&mut self, draft: Box<SnapshotDraft>, outside: &mut Outside, out: &mut Outbox, generations: u64) {
+    fn write(
+        &mut self,
+        draft: Box<SnapshotDraft>,
+        outside: &mut Outside,
+        out: &mut Outbox,
+        generations: u64,
+    ) {
         let file_name = format!("s/{}-{}", draft.epoch, draft.attempt);
         let mut manifest = Manifest {
             epoch: draft.epoch.0,
@@ -245,11 +280,15 @@ impl Keeper {
                 manifest.cold.push((name.clone(), run));
                 let Some(rows) = self.cold_frozen.get(&run) else {
                     let message = format!("{run:?} is not in the cold store");
-                    return out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Bug, message })));
+                    return out
+                        .push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Bug, message })));
                 };
-                if outside.storage.read(name).is_none() {
+                if outside.storage.read(name).is_none_or(|file| file.unsynced_by.is_some()) {
                     let content = Content::Cold(rows.clone());
-                    unsynced.push((name.clone(), File { manifest: None, content, unsynced_by: None, torn: false }));
+                    unsynced.push((
+                        name.clone(),
+                        File { manifest: None, content, unsynced_by: None, torn: false },
+                    ));
                 }
             }
             Content::Segment(Rc::new(bytes))
@@ -262,10 +301,17 @@ impl Keeper {
         if outside.strikes(Hazard::StorageFull) {
             outside.storage_full_until_ms = outside.now_ms + outside.rng.below(4000);
         }
-        self.job = Some(Job::Write { draft, until_ms: outside.now_ms + slow, unsynced, written: vec![], manifest });
+        self.job =
+            Some(Job::Write { draft, until_ms: outside.now_ms + slow, unsynced, written: vec![], manifest });
     }
 
-    fn durable(&mut self, draft: &SnapshotDraft, manifest: &Rc<Manifest>, outside: &mut Outside, out: &mut Outbox) {
+    fn durable(
+        &mut self,
+        draft: &SnapshotDraft,
+        manifest: &Rc<Manifest>,
+        outside: &mut Outside,
+        out: &mut Outbox,
+    ) {
         let file = format!("s/{}-{}", draft.epoch, draft.attempt);
         self.live = manifest.live.clone();
         self.frozen.fill_with(|| None);
@@ -280,7 +326,12 @@ impl Keeper {
         out.push_back(Mail::Driver(Event::Durable { manifest: ManifestRef { file, hash }, files }));
     }
 
-    fn restore(&mut self, decision: &Decision, outside: &mut Outside, generations: &mut u64) -> Result<Event, Event> {
+    fn restore(
+        &mut self,
+        decision: &Decision,
+        outside: &mut Outside,
+        generations: &mut u64,
+    ) -> Result<Event, Event> {
         let shape = outside.config.shape;
         let mut frontiers = vec![Frontiers::START; shape.steps()];
         let mut kept: Vec<KeptSnapshot> = vec![];
@@ -314,7 +365,13 @@ impl Keeper {
         Ok(Event::Restored(Box::new(Restored { frontiers, kept })))
     }
 
-    fn restore_fold(&mut self, decision: &Decision, snapshot: &Option<(File, Rc<Manifest>)>, frontiers: &[Frontiers], outside: &mut Outside) -> Vec<Task> {
+    fn restore_fold(
+        &mut self,
+        decision: &Decision,
+        snapshot: &Option<(File, Rc<Manifest>)>,
+        frontiers: &[Frontiers],
+        outside: &mut Outside,
+    ) -> Vec<Task> {
         let new = |index| Fold::new(outside.config.shape, index, self.workers, frontiers);
         let mut folds: Vec<Fold> = (0..self.workers).map(new).collect();
         if let Some((File { content: Content::Fold(states), .. }, _)) = snapshot {
@@ -348,7 +405,10 @@ impl Keeper {
         self.cold = Arc::new(SimCold::restored(runs));
         let mut tasks = vec![];
         for index in 0..self.workers {
-            tasks.push(EngineTask::new(plan.clone(), index, self.workers, frontiers, self.cold.clone()).map_err(failed)?);
+            tasks.push(
+                EngineTask::new(plan.clone(), index, self.workers, frontiers, self.cold.clone())
+                    .map_err(failed)?,
+            );
         }
         if let Some((_, manifest)) = snapshot {
             segments::load(manifest, &outside.storage, &mut tasks)?;
@@ -360,7 +420,12 @@ impl Keeper {
     fn start_workers(&mut self, positions: &[Position], outside: &Outside) -> Vec<WorkerThread> {
         let mut shares: Vec<Vec<Assigned>> = (0..self.workers).map(|_| vec![]).collect();
         for (index, position) in positions.iter().enumerate() {
-            let clock = PartitionClock::new(position.next_offset, position.watermark, DELAY, outside.config.idle_after_ms);
+            let clock = PartitionClock::new(
+                position.next_offset,
+                position.watermark,
+                DELAY,
+                outside.config.idle_after_ms,
+            );
             let end = self.ends.as_ref().map(|ends| NextOffset(ends[index]));
             shares[index % self.workers].push(Assigned {
                 index,
@@ -373,7 +438,9 @@ impl Keeper {
         }
         let tasks = self.tasks.drain(..).zip(shares).enumerate();
         tasks
-            .map(|(index, (task, share))| WorkerThread::new(index, self.workers, task, share, self.frontiers.clone()))
+            .map(|(index, (task, share))| {
+                WorkerThread::new(index, self.workers, task, share, self.frontiers.clone())
+            })
             .collect()
     }
 }
@@ -440,7 +507,8 @@ fn until_claim(claim: &ClaimId, ignored: Option<&str>, outside: &Outside) -> Opt
 }
 
 fn resolve(known: &[Position], outside: &Outside) -> Event {
-    let missing = (0..outside.config.sources).filter(|partition| known.iter().all(|at| at.partition as usize != *partition));
+    let missing = (0..outside.config.sources)
+        .filter(|partition| known.iter().all(|at| at.partition as usize != *partition));
     let positions = missing.map(|partition| {
         let end = outside.cluster.log(SOURCES + partition).stable_end() as i64;
         Position {
@@ -461,7 +529,8 @@ fn look(known: &[ClaimId], outside: &mut Outside) -> Event {
     let first = if known.is_empty() { claims.len() } else { newest.map_or(0, |at| at + 1) };
     let (before, after) = claims.split_at(first);
     let before = before.iter().map(|(claim, _)| claim.claim.clone()).collect();
-    let seen = |(claim, fate): &(&Rc<Claim>, Fate)| SeenClaim { instance: claim.instance.clone(), fate: *fate };
+    let seen =
+        |(claim, fate): &(&Rc<Claim>, Fate)| SeenClaim { instance: claim.instance.clone(), fate: *fate };
     let after: Vec<SeenClaim> = after.iter().map(seen).collect();
     if after.iter().any(|claim| claim.fate == Fate::Open) {
         outside.coverage.row("looked at an undecided claim");

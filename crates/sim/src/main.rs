@@ -32,7 +32,9 @@ fn main() -> ExitCode {
         #[cfg(feature = "planted-faults")]
         Some("planted") => hunt::run(option("--seeds").unwrap_or(20_000)),
         _ => {
-            eprintln!("usage: onceflow-sim protocol|engine [--seeds N] [--from SEED] [--seed SEED] | planted [--seeds N]");
+            eprintln!(
+                "usage: onceflow-sim protocol|engine [--seeds N] [--from SEED] [--seed SEED] | planted [--seeds N]"
+            );
             ExitCode::from(2)
         }
     }

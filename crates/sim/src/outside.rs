@@ -1,7 +1,5 @@
 //! Everything that instances share: time, chance, Kafka, the storage, the judge.
 
-
-
 use onceflow_protocol::ClaimId;
 use onceflow_protocol::planted::{Planted, is_planted};
 
@@ -27,6 +25,8 @@ pub struct Config {
     pub latest: bool,
     /// `watermark.idle_after`, milliseconds.
     pub idle_after_ms: Option<u64>,
+    /// How often a worker of the engine evicts a pane after a batch, in a thousand.
+    pub evictions: u32,
     /// The engine instead of the fold.
     pub plans: Option<Plans>,
 }
@@ -64,7 +64,13 @@ pub struct Outside {
 
 impl Outside {
     /// A world before its first instance.
-    pub fn new(config: Config, rng: Rng, hazards: Hazards, transaction_timeout_ms: u64, trace: bool) -> Outside {
+    pub fn new(
+        config: Config,
+        rng: Rng,
+        hazards: Hazards,
+        transaction_timeout_ms: u64,
+        trace: bool,
+    ) -> Outside {
         Outside {
             now_ms: 1000,
             rng,
@@ -172,5 +178,4 @@ impl Outside {
         }
         self.storage.delete(name);
     }
-
 }

@@ -47,10 +47,13 @@ pub fn load(manifest: &Manifest, storage: &Storage, tasks: &mut [EngineTask]) ->
     let origin = if manifest.workers == workers { Origin::Own } else { Origin::Other };
     for (id, extents) in manifest.live.panes() {
         let mut rows = extents.into_iter().map(|extent| {
-            let missing = || WorkerError { kind: ErrorKind::Data, message: format!("{} is missing", extent.file) };
+            let missing =
+                || WorkerError { kind: ErrorKind::Data, message: format!("{} is missing", extent.file) };
             match storage.read(&extent.file).map(|file| &file.content) {
-                Some(Content::Segment(bytes)) => read_extent(&mut Cursor::new(bytes.as_slice()), &extent.location)
-                    .map_err(|error| WorkerError { kind: ErrorKind::Data, message: error.to_string() }),
+                Some(Content::Segment(bytes)) => {
+                    read_extent(&mut Cursor::new(bytes.as_slice()), &extent.location)
+                        .map_err(|error| WorkerError { kind: ErrorKind::Data, message: error.to_string() })
+                }
                 _ => Err(missing()),
             }
         });
@@ -59,7 +62,9 @@ pub fn load(manifest: &Manifest, storage: &Storage, tasks: &mut [EngineTask]) ->
     }
     for (_, run) in &manifest.cold {
         let worker = &mut tasks[0].worker;
-        worker.restore(run.step as usize, run.pane, &mut std::iter::empty(), &[*run], Origin::Own).map_err(failed)?;
+        worker
+            .restore(run.step as usize, run.pane, &mut std::iter::empty(), &[*run], Origin::Own)
+            .map_err(failed)?;
     }
     Ok(())
 }

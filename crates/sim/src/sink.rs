@@ -77,8 +77,10 @@ impl Sink {
             return self.go_on(call, outside, out);
         }
         let Some(message) = self.inbox.pop_front() else { return false };
-        if let (ToSink::Output(..) | ToSink::Decide(_), true) = (&message, outside.strikes(Hazard::QueueFull)) {
-            if let (ToSink::Decide(decision), true) = (&message, is_planted(Planted::RefusedDecisionIgnored)) {
+        if let (ToSink::Output(..) | ToSink::Decide(_), true) = (&message, outside.strikes(Hazard::QueueFull))
+        {
+            if let (ToSink::Decide(decision), true) = (&message, is_planted(Planted::RefusedDecisionIgnored))
+            {
                 return self.commit(Event::Committed(decision.epoch), Some(decision.clone()), outside);
             }
             // The client's queue is full: wait, and hand the same record over again.
@@ -227,15 +229,34 @@ impl Sink {
     }
 
     /// EndTxn, with everything that may become of it.
-    fn end(&mut self, answer: Event, decision: Option<Box<Decision>>, late: bool, outside: &mut Outside, out: &mut Outbox) -> bool {
+    fn end(
+        &mut self,
+        answer: Event,
+        decision: Option<Box<Decision>>,
+        late: bool,
+        outside: &mut Outside,
+        out: &mut Outbox,
+    ) -> bool {
         if late || outside.strikes(Hazard::RequestLost) {
-            self.outcome_unknown(answer, decision, "outcome of a commit unknown, and it was not", outside, out);
+            self.outcome_unknown(
+                answer,
+                decision,
+                "outcome of a commit unknown, and it was not",
+                outside,
+                out,
+            );
             return true;
         }
         if outside.strikes(Hazard::RequestDelayed) {
             let due = outside.now_ms + outside.rng.below(5000);
             outside.cluster.network.push((due, Request::Commit(self.epoch)));
-            self.outcome_unknown(answer, decision, "outcome of a commit unknown, and it was not", outside, out);
+            self.outcome_unknown(
+                answer,
+                decision,
+                "outcome of a commit unknown, and it was not",
+                outside,
+                out,
+            );
             return true;
         }
         match outside.commit(self.epoch) {
@@ -246,7 +267,13 @@ impl Sink {
                     outside.cluster.append_outside(CONTROL, Value::Decision(Rc::new((**decision).clone())));
                 }
                 if outside.strikes(Hazard::AnswerLost) {
-                    self.outcome_unknown(answer, decision, "outcome of a commit unknown, and it was committed", outside, out);
+                    self.outcome_unknown(
+                        answer,
+                        decision,
+                        "outcome of a commit unknown, and it was committed",
+                        outside,
+                        out,
+                    );
                 } else {
                     outside.say(self.process, || format!("commits: {answer:?}"));
                     self.call = None;
@@ -257,7 +284,14 @@ impl Sink {
         true
     }
 
-    fn outcome_unknown(&mut self, answer: Event, decision: Option<Box<Decision>>, row: &'static str, outside: &mut Outside, out: &mut Outbox) {
+    fn outcome_unknown(
+        &mut self,
+        answer: Event,
+        decision: Option<Box<Decision>>,
+        row: &'static str,
+        outside: &mut Outside,
+        out: &mut Outbox,
+    ) {
         outside.coverage.row(row);
         outside.say(self.process, || format!("{row}: {answer:?}"));
         if is_planted(Planted::UnknownTakenAsCommitted) {

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 
 use onceflow_engine::worker::WorkerError;
-use onceflow_protocol::coordinator::{BarrierReport, Event, Failure, FiredReport, FrozenReport, Load, PartitionReport};
+use onceflow_protocol::coordinator::{
+    BarrierReport, Event, Failure, FiredReport, FrozenReport, Load, PartitionReport,
+};
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock};
 
+use crate::coverage::EVICTED;
 use crate::hazard::Hazard;
 use crate::kafka::{SOURCES, Value};
 use crate::messages::{Mail, Outbox, ToKeeper, ToSink, ToWorker};
@@ -72,7 +75,13 @@ pub struct Shared {
 
 impl WorkerThread {
     /// A worker before its first batch.
-    pub fn new(index: usize, workers: usize, task: Task, partitions: Vec<Assigned>, frontiers: Vec<Frontiers>) -> WorkerThread {
+    pub fn new(
+        index: usize,
+        workers: usize,
+        task: Task,
+        partitions: Vec<Assigned>,
+        frontiers: Vec<Frontiers>,
+    ) -> WorkerThread {
         WorkerThread {
             index,
             workers,
@@ -88,7 +97,13 @@ impl WorkerThread {
     }
 
     /// Does one thing; whether there was any.
-    pub fn step(&mut self, outside: &mut Outside, shared: &mut Shared, out: &mut Outbox, generations: &mut u64) -> bool {
+    pub fn step(
+        &mut self,
+        outside: &mut Outside,
+        shared: &mut Shared,
+        out: &mut Outbox,
+        generations: &mut u64,
+    ) -> bool {
         let done = match self.inbox.pop_front() {
             Some(message) => self.handle(message, shared, out).map(|()| true),
             None if self.standing || shared.held >= HELD_LIMIT => Ok(false),
@@ -105,7 +120,13 @@ impl WorkerThread {
         self.partitions.iter().all(Assigned::is_finished)
     }
 
-    fn poll(&mut self, outside: &mut Outside, shared: &mut Shared, out: &mut Outbox, generations: &mut u64) -> Result<bool, WorkerError> {
+    fn poll(
+        &mut self,
+        outside: &mut Outside,
+        shared: &mut Shared,
+        out: &mut Outbox,
+        generations: &mut u64,
+    ) -> Result<bool, WorkerError> {
         if self.partitions.is_empty() {
             return Ok(false);
         }
@@ -163,14 +184,14 @@ impl WorkerThread {
         }
         self.emit(rows, shared, out);
         if let Task::Engine(task) = &mut self.task
-            && outside.rng.chance(60)
+            && outside.rng.chance(outside.config.evictions)
         {
             let freed = task.worker.evict_one(&mut || {
                 *generations += 1;
                 *generations
             })?;
             if freed > 0 {
-                outside.coverage.row("evicted panes");
+                outside.coverage.row(EVICTED);
                 outside.say(0, || format!("worker {} evicts", self.index));
             }
         }
@@ -180,7 +201,9 @@ impl WorkerThread {
     /// The planted fault: emits what the watermark has passed without waiting for the barrier.
     fn fire_at_once(&mut self, rows: &mut Vec<Row>) -> Result<(), WorkerError> {
         let newest = self.partitions.iter().map(|partition| partition.clock.watermark()).min().flatten();
-        while let Some(end) = self.task.next_end(0, self.fired[0])?.filter(|end| newest.is_some_and(|newest| *end <= newest.0)) {
+        while let Some(end) =
+            self.task.next_end(0, self.fired[0])?.filter(|end| newest.is_some_and(|newest| *end <= newest.0))
+        {
             let parts = self.task.close(0, end)?;
             self.task.merge(0, end, parts, rows)?;
             self.fired[0] = end;
@@ -196,7 +219,12 @@ impl WorkerThread {
         }
     }
 
-    fn handle(&mut self, message: ToWorker, shared: &mut Shared, out: &mut Outbox) -> Result<(), WorkerError> {
+    fn handle(
+        &mut self,
+        message: ToWorker,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) -> Result<(), WorkerError> {
         match message {
             ToWorker::Barrier => self.barrier(out),
             ToWorker::Fire(step, end) => {
@@ -250,13 +278,15 @@ impl WorkerThread {
 
     /// Partitions that the clock calls idle, and whether the simulation's own note agrees.
     pub fn idle(&self, idle_after_ms: Option<u64>) -> impl Iterator<Item = (usize, bool)> {
-        self.partitions.iter().filter(|partition| partition.clock.is_idle(partition.polled_ms)).map(move |partition| {
-            let rightly = match (partition.at_end_since_ms, idle_after_ms) {
-                (Some(since), Some(after)) => partition.polled_ms.saturating_sub(since) >= after,
-                _ => false,
-            };
-            (partition.index, rightly)
-        })
+        self.partitions.iter().filter(|partition| partition.clock.is_idle(partition.polled_ms)).map(
+            move |partition| {
+                let rightly = match (partition.at_end_since_ms, idle_after_ms) {
+                    (Some(since), Some(after)) => partition.polled_ms.saturating_sub(since) >= after,
+                    _ => false,
+                };
+                (partition.index, rightly)
+            },
+        )
     }
 
     fn next_ends(&self) -> Result<Vec<Option<i64>>, WorkerError> {
@@ -279,14 +309,23 @@ impl WorkerThread {
         Ok(())
     }
 
-    fn freeze(&mut self, epoch: Epoch, frontiers: Vec<Frontiers>, hold: bool, out: &mut Outbox) -> Result<(), WorkerError> {
+    fn freeze(
+        &mut self,
+        epoch: Epoch,
+        frontiers: Vec<Frontiers>,
+        hold: bool,
+        out: &mut Outbox,
+    ) -> Result<(), WorkerError> {
         for (step, frontiers) in frontiers.iter().enumerate() {
             self.task.advance(step, *frontiers)?;
         }
         self.frontiers = frontiers;
         out.push_back(Mail::Keeper(ToKeeper::Frozen(self.index, self.task.freeze()?)));
         out.push_back(Mail::Sink(ToSink::Barrier(self.index, epoch)));
-        out.push_back(Mail::Driver(Event::Frozen(FrozenReport { worker: self.index, counts: self.task.counts() })));
+        out.push_back(Mail::Driver(Event::Frozen(FrozenReport {
+            worker: self.index,
+            counts: self.task.counts(),
+        })));
         self.standing = hold;
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! One seed from beginning to end: faults, then calm, then the question whether everything came out.
 
-use onceflow_protocol::coordinator::{Fate, Outcome, Phase, Restart, Settings, SourceTopics, TimeInput, WindowedStep};
+use onceflow_protocol::coordinator::{
+    Fate, Outcome, Phase, Restart, Settings, SourceTopics, TimeInput, WindowedStep,
+};
 
 use crate::coverage::Coverage;
 use crate::engine::Plans;
@@ -56,6 +58,7 @@ pub fn run(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
         records: rng.between(10, 150),
         latest: rng.chance(300),
         idle_after_ms: rng.chance(500).then(|| rng.between(20, 300)),
+        evictions: [0, 30, 100, 500][rng.index(4)],
         plans,
     };
     let feeds = vec![Feed { newest: BASE, ..Feed::default() }; config.sources];
@@ -71,7 +74,11 @@ pub fn run(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
     if outside.judge.last().is_some_and(|last| last.counts.late > 0) {
         outside.coverage.row("late records");
     }
-    Report { violation: outside.violation, coverage: outside.coverage, trace: outside.trace.unwrap_or_default() }
+    Report {
+        violation: outside.violation,
+        coverage: outside.coverage,
+        trace: outside.trace.unwrap_or_default(),
+    }
 }
 
 fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
@@ -143,10 +150,12 @@ impl World {
                 return;
             }
         }
-        let phases: Vec<_> = self.instances.iter().map(|instance| (instance.process, instance.phase())).collect();
+        let phases: Vec<_> =
+            self.instances.iter().map(|instance| (instance.process, instance.phase())).collect();
         let ends = self.ends();
         let judge = &self.outside.judge;
-        let violation = format!("faults ended, but it does not get on: {phases:?}, ends {ends:?}, {}", judge.state());
+        let violation =
+            format!("faults ended, but it does not get on: {phases:?}, ends {ends:?}, {}", judge.state());
         self.outside.violates(violation);
     }
 
@@ -242,7 +251,8 @@ impl World {
 
     fn end_transaction(&mut self, partition: usize) {
         if let Some(txn) = self.feeds[partition].txn.take() {
-            let aborted = self.outside.strikes(Hazard::AbortedSourceTransaction) || self.outside.rng.chance(300);
+            let aborted =
+                self.outside.strikes(Hazard::AbortedSourceTransaction) || self.outside.rng.chance(300);
             if aborted {
                 self.outside.coverage.hazard(Hazard::AbortedSourceTransaction);
             }
@@ -300,7 +310,10 @@ impl World {
                 Outcome::Done | Outcome::StoppedWithoutCheckpoint => {
                     self.instances.swap_remove(at);
                 }
-                Outcome::Refused(_) if !self.outside.hazards.on() && self.processes == process && self.instances.len() == 1 => {}
+                Outcome::Refused(_)
+                    if !self.outside.hazards.on()
+                        && self.processes == process
+                        && self.instances.len() == 1 => {}
                 Outcome::Failed(_) | Outcome::Refused(_) => {
                     let violation = format!("#{process} ended: {outcome:?}");
                     self.outside.violates(violation);
@@ -337,7 +350,9 @@ impl World {
         let ends = bounded.then(|| self.ends());
         let outside = &mut self.outside;
         let settings = settings(&outside.config.shape, &mut outside.rng, bounded);
-        outside.say(self.processes, || format!("starts with {} workers{}", settings.workers, if bounded { ", bounded" } else { "" }));
+        outside.say(self.processes, || {
+            format!("starts with {} workers{}", settings.workers, if bounded { ", bounded" } else { "" })
+        });
         if outside.cluster.log(CONTROL).end() > 0 && !self.instances.is_empty() {
             outside.coverage.hazard(Hazard::SecondInstance);
         }
