@@ -130,6 +130,10 @@ impl Kafka {
         }
         let created = block_on(self.admin().create_topics([&topic], &options())).unwrap();
         assert!(created[0].is_ok(), "{name}: {created:?}");
+        // The controller has it; brokers hear of it a moment later.
+        while (0..partitions).any(|partition| self.end_offset(name, partition).is_none()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Deletes a topic, and waits until it is gone.

@@ -44,12 +44,12 @@ fn one_of_three_brokers_dies_and_work_goes_on_without_it() {
             "{} of {rounds}: node {node} {}, committed without it and after its return; restarts so far {:?}",
             round + 1,
             if hangs { "hung" } else { "was killed" },
-            restarts(&daemon)
+            restarts(&mut daemon)
         ));
         // In-sync replicas of all partitions, so that the next loss is one of three again.
         std::thread::sleep(Duration::from_secs(3));
     }
-    let reasons = restarts(&daemon);
+    let reasons = restarts(&mut daemon);
     let verdict = run.settle(&scenario, &file, live, daemon);
     run.held(
         &scenario,
@@ -83,11 +83,11 @@ fn two_of_three_brokers_die_and_come_back() {
         run.event(format_args!(
             "{} of {rounds}: nodes {one} and {other} were killed and came back; restarts so far {:?}",
             round + 1,
-            restarts(&daemon)
+            restarts(&mut daemon)
         ));
         std::thread::sleep(Duration::from_secs(3));
     }
-    let reasons = restarts(&daemon);
+    let reasons = restarts(&mut daemon);
     let verdict = run.settle(&scenario, &file, live, daemon);
     run.held(
         &scenario,

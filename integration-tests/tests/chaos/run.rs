@@ -113,8 +113,10 @@ pub fn drain(scenario: &Scenario, daemon: &mut Daemon) {
 }
 
 /// Why the daemon began anew, and how often, as its metrics say.
-pub fn restarts(daemon: &Daemon) -> BTreeMap<&'static str, u64> {
+pub fn restarts(daemon: &mut Daemon) -> BTreeMap<&'static str, u64> {
     let kinds = ["retry", "epoch_failed", "fenced", "outcome_unknown"];
+    // No such series means none; no answer, on a machine that is busy, means nothing.
+    daemon.eventually_alive("to tell its metrics", |daemon| daemon.metric("onceflow_build_info", &[]));
     let count = |kind: &str| daemon.metric("onceflow_restarts_total", &[&format!("reason=\"{kind}\"")]);
     kinds.into_iter().filter_map(|kind| Some((kind, count(kind)? as u64))).filter(|(_, n)| *n > 0).collect()
 }

@@ -65,7 +65,7 @@ fn check(mut run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(daemon.get("/healthz").map(|answer| answer.status), Some(200), "the process must stay up");
-        let (count, reasons) = (refusals(&daemon) - before, restarts(&daemon));
+        let (count, reasons) = (refusals(&daemon) - before, restarts(&mut daemon));
         refused += count;
         disk.relieve(&daemon);
         commits(&scenario, &mut daemon, 5);

@@ -39,10 +39,10 @@ fn the_broker_hangs_for_longer_than_the_time_limits() {
         run.event(format_args!(
             "the broker hung for {seconds} s; commits again after {:.1} s; restarts so far {:?}",
             since.elapsed().as_secs_f64(),
-            restarts(&daemon)
+            restarts(&mut daemon)
         ));
     }
-    let reasons = restarts(&daemon);
+    let reasons = restarts(&mut daemon);
     let verdict = run.settle(&scenario, &file, live, daemon);
     run.held(
         &scenario,
@@ -67,7 +67,7 @@ fn a_transaction_outlives_its_time_limit() {
     let rounds = run.either(1, 4);
     for round in 0..rounds {
         commits(&scenario, &mut daemon, 2);
-        let before = restarts(&daemon);
+        let before = restarts(&mut daemon);
         let is_open = || kafka.has_open_transaction(&scenario.dead_letter(), 0);
         loop {
             std::thread::sleep(run.moment(1_000));
@@ -85,7 +85,7 @@ fn a_transaction_outlives_its_time_limit() {
         let waited = since.elapsed().as_secs_f64();
         daemon.signal(libc::SIGCONT);
         commits(&scenario, &mut daemon, 2);
-        let after = restarts(&daemon);
+        let after = restarts(&mut daemon);
         assert_ne!(before, after, "a transaction that the broker aborted went unnoticed");
         run.event(format_args!(
             "{} of {rounds}: stopped for {waited:.1} s, until the broker aborted the transaction; running again, restarts {after:?}",
@@ -94,7 +94,7 @@ fn a_transaction_outlives_its_time_limit() {
     }
     let log = daemon.log();
     assert!(log.contains("looking whether another instance has taken over"), "{log}");
-    let reasons = restarts(&daemon);
+    let reasons = restarts(&mut daemon);
     let verdict = run.settle(&scenario, &file, live, daemon);
     run.held(
         &scenario,
