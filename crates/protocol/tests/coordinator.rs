@@ -177,18 +177,21 @@ impl Shell {
                 self.control.push(ControlRecord::Decision(decision));
                 Event::Committed(epoch)
             }
+            Effect::ListClaims => {
+                let id = |record: &ControlRecord| match record {
+                    ControlRecord::Claim(claim) => Some(claim.claim.clone()),
+                    ControlRecord::Decision(_) => None,
+                };
+                Event::ClaimsListed(self.control.iter().filter_map(id).collect())
+            }
             Effect::LookForClaims(known) => {
                 let claims = self.control.iter().filter_map(|record| match record {
                     ControlRecord::Claim(claim) => Some(claim),
                     ControlRecord::Decision(_) => None,
                 });
                 let claims: Vec<&Claim> = claims.collect();
-                let first = match known.is_empty() {
-                    true => claims.len(),
-                    false => {
-                        claims.iter().rposition(|claim| known.contains(&claim.claim)).map_or(0, |at| at + 1)
-                    }
-                };
+                let newest = claims.iter().rposition(|claim| known.contains(&claim.claim));
+                let first = newest.map_or(0, |at| at + 1);
                 let seen =
                     |claim: &&Claim| SeenClaim { instance: claim.instance.clone(), fate: Fate::Committed };
                 Event::ClaimsSeen {
@@ -234,7 +237,7 @@ fn a_first_start_commits_its_offsets_before_anything_is_read() {
     shell.event(Event::Start);
     let expected = [
         "EnsureControlTopic",
-        "LookForClaims",
+        "ListClaims",
         "ReadNewest",
         "ListFiles",
         "InitTransactions",
@@ -534,4 +537,67 @@ fn a_topic_that_leaves_a_source_is_no_longer_read() {
     next.silent = Some("ResolveStart");
     next.event(Event::Start);
     assert!(next.coordinator.positions().is_empty());
+}
+
+#[test]
+fn a_claim_before_our_first_one_fences_only_if_it_came_after_the_start() {
+    for (earlier, later) in [(true, false), (false, true)] {
+        let mut shell = Shell::new(settings());
+        if earlier {
+            shell.control.push(ControlRecord::Claim(claim("other")));
+        }
+        shell.silent = Some("InitTransactions");
+        shell.event(Event::Start);
+        if later {
+            shell.control.push(ControlRecord::Claim(claim("other")));
+        }
+        shell.event(failure(ErrorKind::Retry));
+        shell.pass(10);
+        let expected = if later { Phase::Fenced } else { Phase::Fencing };
+        assert_eq!(shell.coordinator.phase(), expected);
+    }
+}
+
+#[test]
+fn an_older_claim_that_appears_late_does_not_fence() {
+    let mut shell = Shell::new(settings());
+    shell.control.push(ControlRecord::Claim(claim("older")));
+    shell.event(Event::Start);
+    shell.event(failure(ErrorKind::EpochFailed));
+    // Our own claim's marker is still to come: a committed reader sees the one before.
+    shell.control.truncate(1);
+    shell.silent = Some("LookForClaims");
+    shell.pass(10);
+    shell.silent = None;
+    let before = vec![ClaimId("older".into()), ClaimId("own-1".into())];
+    shell.event(Event::ClaimsSeen { before, after: vec![] });
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+}
+
+#[test]
+fn a_refusal_after_the_claim_stands_only_if_nobody_else_has_claimed() {
+    for another in [true, false] {
+        let mut shell = Shell::new(settings());
+        shell.silent = Some("Restore");
+        shell.event(Event::Start);
+        if another {
+            shell.control.push(ControlRecord::Claim(claim("other")));
+        }
+        shell.event(Event::Refused("a file is missing".into()));
+        match another {
+            true => assert_eq!(shell.coordinator.phase(), Phase::Fenced),
+            false => assert_eq!(shell.outcome, Some(Outcome::Refused("a file is missing".into()))),
+        }
+    }
+}
+
+#[test]
+fn the_snapshot_before_the_newest_is_kept_even_if_one_is_retained() {
+    let mut shell = Shell::started(Settings { retained: 1, ..settings() });
+    for next_offset in 6..9 {
+        shell.next_offset = next_offset;
+        shell.pass(100);
+        // A start may still see the epoch before as the newest one.
+        assert_eq!(shell.asked("DeleteFiles"), usize::from(next_offset == 8));
+    }
 }

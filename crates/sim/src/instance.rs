@@ -29,6 +29,8 @@ pub struct Instance {
     generations: u64,
     unknown: Option<String>,
     ticked_ms: u64,
+    /// Claims that were there when it first looked.
+    found: Option<Vec<ClaimId>>,
     claims: Vec<ClaimId>,
     /// Another's claim that followed ours, and could be seen, when this start began.
     overlooked: Option<ClaimId>,
@@ -65,6 +67,7 @@ impl Instance {
             generations: 0,
             unknown: None,
             ticked_ms: 0,
+            found: None,
             claims: vec![],
             overlooked: None,
             fenced: false,
@@ -171,6 +174,7 @@ impl Instance {
             self.pause(outside);
         }
         match &event {
+            Event::ClaimsListed(claims) => self.found = Some(claims.clone()),
             Event::Initialised(claim) => self.claims.push(claim.claim.clone()),
             Event::Failed(failure) => {
                 self.fenced = failure.kind == ErrorKind::Fenced;
@@ -194,13 +198,15 @@ impl Instance {
     fn entered(&mut self, before: Phase, phase: Phase, outside: &mut Outside) {
         outside.coverage.phase(before, phase);
         outside.say(self.process, || format!("{before:?} → {phase:?}"));
-        if phase == Phase::Preflight {
+        if phase == Phase::Preflight && before != Phase::New {
             self.overlooked = outside.cluster.newest_claim().filter(|newest| {
                 let place = |wanted: &ClaimId| {
                     outside.cluster.all_claims().position(|(claim, _)| claim.claim == *wanted)
                 };
-                let ours = self.claims.last().and_then(place);
-                ours.is_some() && place(newest) > ours
+                let ours = self.claims.iter().filter_map(place).max();
+                self.found.as_ref().is_some_and(|found| !found.contains(newest))
+                    && !self.claims.contains(newest)
+                    && place(newest) > ours
             });
         }
         if let (Phase::Fencing, Some(overlooked)) = (phase, &self.overlooked) {

@@ -131,6 +131,9 @@ impl Keeper {
         }
         let answer = match effect {
             Effect::EnsureControlTopic => Event::ControlTopicReady,
+            Effect::ListClaims => Event::ClaimsListed(
+                outside.cluster.all_claims().map(|(claim, _)| claim.claim.clone()).collect(),
+            ),
             Effect::ReadNewest => newest(outside),
             Effect::CheckRestorable(decision) => Event::Checked(restorable(&decision, outside)),
             Effect::ListFiles => Event::Listed(outside.storage.list()),
@@ -526,7 +529,7 @@ fn resolve(known: &[Position], outside: &Outside) -> Event {
 fn look(known: &[ClaimId], outside: &mut Outside) -> Event {
     let claims: Vec<_> = outside.cluster.all_claims().collect();
     let newest = claims.iter().rposition(|(claim, _)| known.contains(&claim.claim));
-    let first = if known.is_empty() { claims.len() } else { newest.map_or(0, |at| at + 1) };
+    let first = newest.map_or(0, |at| at + 1);
     let (before, after) = claims.split_at(first);
     let before = before.iter().map(|(claim, _)| claim.claim.clone()).collect();
     let seen =

@@ -152,6 +152,7 @@ impl Keeper {
     fn perform(&mut self, effect: Effect) -> Done {
         match effect {
             Effect::EnsureControlTopic => self.ensure_control_topic(),
+            Effect::ListClaims => self.list_claims(),
             Effect::ReadNewest => self.read_newest(),
             Effect::CheckRestorable(decision) => self.check_restorable(&decision),
             Effect::ListFiles => self.list_files(),

@@ -198,25 +198,25 @@ impl Keeper {
         Ok(())
     }
 
-    /// All claims, and what became of the transactions of those that follow the newest known one.
+    /// The claims that are there, whatever became of their transactions.
+    pub(super) fn list_claims(&mut self) -> Done {
+        let claims = self.all_claims(self.deadline())?;
+        self.driver.event(Event::ClaimsListed(claims.into_iter().map(|(_, claim)| claim.claim).collect()));
+        Ok(())
+    }
+
+    /// The same, and what became of those that follow the newest known one.
     pub(super) fn look_for_claims(&mut self, known: &[ClaimId]) -> Done {
         let deadline = self.deadline();
-        let mut records = vec![];
-        let uncommitted = self.control_reader(Isolation::Uncommitted)?;
-        uncommitted.scan(0, Until::End, deadline, &mut |record| {
-            if record.key == Claim::KEY.as_bytes() {
-                records.push(record);
-            }
-        })?;
-        let claims: Vec<Claim> = records.iter().map(parse_claim).collect::<Done<_>>()?;
-        let newest = claims.iter().rposition(|claim| known.contains(&claim.claim));
-        let first = if known.is_empty() { claims.len() } else { newest.map_or(0, |at| at + 1) };
-        let before = claims[..first].iter().map(|claim| claim.claim.clone()).collect();
+        let claims = self.all_claims(deadline)?;
+        let newest = claims.iter().rposition(|(_, claim)| known.contains(&claim.claim));
+        let (before, after_known) = claims.split_at(newest.map_or(0, |at| at + 1));
+        let before = before.iter().map(|(_, claim)| claim.claim.clone()).collect();
         let mut after = vec![];
-        if first < claims.len() {
+        if !after_known.is_empty() {
             let committed = self.control_reader(Isolation::Committed)?;
-            for (claim, record) in claims.iter().zip(&records).skip(first) {
-                let fate = match committed.fate(record.offset, deadline)? {
+            for (offset, claim) in after_known {
+                let fate = match committed.fate(*offset, deadline)? {
                     kafka::Fate::Undecided => Fate::Open,
                     kafka::Fate::Committed => Fate::Committed,
                     kafka::Fate::AbortedOrReplaced => Fate::Aborted,
@@ -226,6 +226,18 @@ impl Keeper {
         }
         self.driver.event(Event::ClaimsSeen { before, after });
         Ok(())
+    }
+
+    /// Every claim in the control topic with its offset, oldest first.
+    fn all_claims(&self, deadline: Instant) -> Done<Vec<(i64, Claim)>> {
+        let mut records = vec![];
+        let reader = self.control_reader(Isolation::Uncommitted)?;
+        reader.scan(0, Until::End, deadline, &mut |record| {
+            if record.key == Claim::KEY.as_bytes() {
+                records.push(record);
+            }
+        })?;
+        records.iter().map(|record| Ok((record.offset, parse_claim(record)?))).collect()
     }
 
     /// The ends at which a bounded run stops; nothing for an unbounded one.

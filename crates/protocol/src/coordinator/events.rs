@@ -71,9 +71,11 @@ pub enum Event {
     SnapshotFailed(String),
     /// Answer to [`Effect::Decide`]: the transaction is committed.
     Committed(Epoch),
+    /// Answer to [`Effect::ListClaims`].
+    ClaimsListed(Vec<ClaimId>),
     /// Answer to [`Effect::LookForClaims`].
     ClaimsSeen {
-        /// Those up to the newest known one; all, if none was known.
+        /// Those up to the newest known one.
         before: Vec<ClaimId>,
         /// Those that follow it.
         after: Vec<SeenClaim>,
@@ -217,6 +219,8 @@ pub struct Failure {
 pub enum Effect {
     /// Create the control topic, or verify it.
     EnsureControlTopic,
+    /// List the claims that are there, whatever became of their transactions.
+    ListClaims,
     /// Read the newest committed claim and decision, without fencing anyone.
     ReadNewest,
     /// Check that what the decision names is there: manifest, offsets, the same topics.

@@ -154,8 +154,8 @@ impl Coordinator {
     fn answer(&mut self, now_ms: u64, event: Event, effects: &mut Vec<Effect>) -> Result<(), Event> {
         match (self.phase, event) {
             (Phase::Preflight, Event::ControlTopicReady) => self.control_topic_ready(effects),
-            (Phase::Preflight, Event::ClaimsSeen { before, .. }) => {
-                self.recovery.looked(before);
+            (Phase::Preflight, Event::ClaimsListed(claims)) => {
+                self.recovery.looked(claims);
                 effects.push(Effect::ReadNewest);
             }
             (Phase::Preflight, Event::Newest { claim, decision }) => {

@@ -45,7 +45,7 @@ impl Coordinator {
     pub(super) fn control_topic_ready(&mut self, effects: &mut Vec<Effect>) {
         effects.push(match self.recovery.knows_claims() {
             true => Effect::ReadNewest,
-            false => Effect::LookForClaims(vec![]),
+            false => Effect::ListClaims,
         });
     }
 
