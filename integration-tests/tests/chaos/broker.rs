@@ -21,7 +21,7 @@ fn the_broker_is_killed_under_load_and_during_commits() {
     for round in 0..rounds {
         // With the short limit a commit that finds no broker is given up, and nobody knows what became of it; with the long one it is
         // waited for. Commits follow each other so closely that most kills hit one.
-        let timeout = if round % 2 == 0 { "2s" } else { "60s" };
+        let timeout = if round % 2 == 0 { "5s" } else { "60s" };
         let parallelism = 1 + round / 2 % 2;
         let settings = Settings { timeout, parallelism, interval: "10ms", ..Settings::default() };
         file = scenario.write_windowed(&settings);

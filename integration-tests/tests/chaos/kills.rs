@@ -1,4 +1,4 @@
-//! kill -9 of the daemon, at random and at the named points, through one pipeline's whole life: the number of workers and the budget of
+//! The daemon's end: kill -9 at random and at the named points, through one pipeline's whole life: the number of workers and the budget of
 //! the state change from start to start, so that panes go to RocksDB and come back in every combination.
 
 use onceflow_integration_tests::daemon::Daemon;
@@ -6,7 +6,7 @@ use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
 use onceflow_integration_tests::topic::Live;
 
-use crate::run::{Run, hidden};
+use crate::run::{Run, commits, hidden};
 
 /// Those that every start passes; the start offsets are committed once only.
 const POINTS: [&str; 7] = [
@@ -67,6 +67,44 @@ fn the_daemon_is_killed_again_and_again() {
     assert!(hidden(&scenario) > 0, "no kill ever hit an open transaction");
     assert!(evicted || !cfg!(feature = "rocksdb"), "no pane was ever evicted");
     run.held(&scenario, &verdict, format_args!("{kills} kills of the daemon"));
+}
+
+/// A request to stop may come at any moment, and many threads hold a store then: none may fall over the process's end.
+#[test]
+fn the_daemon_is_asked_to_stop_again_and_again() {
+    let mut run = Run::begin("stops");
+    let scenario = Scenario::new("stops");
+    scenario.create_topics(4);
+    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, many_groups(run.rng.bits()).endless());
+    let memory = if cfg!(feature = "rocksdb") { "8MiB" } else { "256MiB" };
+    let file =
+        scenario.write_windowed(&Settings { parallelism: 2, lateness: "6m", memory, ..Settings::default() });
+    let stops = run.either(6, 60);
+    let mut unfinished = 0;
+    for stop in 0..stops {
+        let mut daemon = Daemon::run(&scenario, &file);
+        if stop % 2 == 0 {
+            commits(&scenario, &mut daemon, 5);
+        } else {
+            // From the first line of its log on it listens to signals.
+            daemon.wait_for_log("onceflow");
+        }
+        std::thread::sleep(run.moment(1_000));
+        daemon.signal(libc::SIGTERM);
+        let status = daemon.wait();
+        // 75: it could not commit what it had read, and will read it again.
+        assert!(matches!(status.code(), Some(0 | 75)), "{status}\n{}", daemon.log_end());
+        unfinished += u32::from(status.code() == Some(75));
+        run.event(format_args!("stop {} of {stops}: {status}", stop + 1));
+    }
+    let daemon = Daemon::run(&scenario, &file);
+    let verdict = run.settle(&scenario, &file, live, daemon);
+    run.held(&scenario, &verdict, format_args!("{stops} stops, {unfinished} without a last checkpoint"));
+}
+
+/// Long names and many open panes: far more than 8 MiB of groups.
+fn many_groups(seed: u64) -> Orders {
+    Orders { seed, users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() }
 }
 
 fn armed(scenario: &Scenario, file: &std::path::Path, point: &str) -> String {

@@ -43,10 +43,10 @@ fn check(mut run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u
     for round in 0..rounds {
         // A failure that is tolerated is tried again in the same transaction; another costs a restart.
         let settings = Settings {
-            tolerable_failures: if round % 2 == 0 { 0 } else { 100 },
+            tolerable_failures: if round % 2 == 0 { 0 } else { 50 },
             parallelism: 1 + round / 2 % 2,
             memory: if cfg!(feature = "rocksdb") { "8MiB" } else { "256MiB" },
-            timeout: "2s",
+            timeout: "8s",
             lateness: "6m",
             ..Settings::default()
         };
