@@ -209,13 +209,12 @@ impl Driver {
     /// Lets go of everything of the run. Its threads end by themselves; one that is stuck in a call is left behind, harmless
     /// once its producer is fenced. Only at the very end is there a wait, for the notes about the last commit.
     fn tear_down(&mut self) {
-        let Some(run) = self.run.take() else { return };
-        let ending = self.coordinator.phase() == Phase::Ended;
-        let _ = run.keeper.send(ToKeeper::End);
-        run.load.cancelled.store(true, Relaxed);
-        if ending {
+        let Some(mut run) = self.run.take() else { return };
+        let threads = std::mem::take(&mut run.threads);
+        drop(run);
+        if self.coordinator.phase() == Phase::Ended {
             let deadline = Instant::now() + FAREWELL;
-            while run.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -235,6 +234,14 @@ impl Run {
     }
 }
 
+/// However a run ends, by a panic of its driver too: its threads must not go on without anyone who decides.
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.keeper.send(ToKeeper::End);
+        self.load.cancelled.store(true, Relaxed);
+    }
+}
+
 /// A named thread of a run. Should it panic, which only a broken invariant of ours makes it do, the pipeline is stopped; others
 /// go on.
 pub fn spawn(
@@ -244,8 +251,43 @@ pub fn spawn(
 ) -> std::io::Result<JoinHandle<()>> {
     let (thread, driver) = (name.to_string(), driver.clone());
     std::thread::Builder::new().name(name.to_string()).spawn(move || {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
-            fail(&driver, ErrorKind::Bug, format!("a broken invariant stopped thread {thread}"));
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+            let what = said(panic.as_ref());
+            fail(&driver, ErrorKind::Bug, format!("a broken invariant stopped thread {thread}: {what}"));
         }
     })
+}
+
+/// What a panic said; where it happened is on standard error.
+pub fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no more is known")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onceflow_protocol::coordinator::Failure;
+
+    #[test]
+    fn a_panic_of_a_thread_becomes_a_failure_of_its_run() {
+        let (sender, inbox) = unbounded();
+        let driver = DriverSender::new(7, sender);
+        let thread = spawn("worker-3", &driver, || panic!("row {} of {}", 5, 4)).unwrap();
+        thread.join().unwrap();
+        let Ok((7, ToDriver::Event(Event::Failed(Failure { kind, message })))) = inbox.try_recv() else {
+            panic!("nobody was told");
+        };
+        assert_eq!(kind, ErrorKind::Bug);
+        assert_eq!(message, "a broken invariant stopped thread worker-3: row 5 of 4");
+    }
+
+    #[test]
+    fn a_run_that_is_dropped_stops_its_threads() {
+        let load = Arc::new(Load::new(0));
+        let ((sink, _), (keeper, inbox)) = (unbounded(), unbounded());
+        drop(Run { number: 1, load: load.clone(), sink, keeper, workers: vec![], threads: vec![] });
+        assert!(load.is_cancelled());
+        assert!(matches!(inbox.try_recv(), Ok(ToKeeper::End)));
+    }
 }

@@ -30,5 +30,5 @@ mod story;
 mod worker;
 
 pub use context::Context;
-pub use driver::{Driver, Request};
+pub use driver::{Driver, Request, said};
 pub use status::Status;

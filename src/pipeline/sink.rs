@@ -5,7 +5,6 @@
 //! the epochs; other workers' output of the epoch is taken meanwhile. What waits is bounded by the workers, who stop polling
 //! their sources while too much is held ([`Load::held_bytes`]).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use onceflow_engine::output::Output;
 use onceflow_protocol::coordinator::Event;
-use onceflow_protocol::{Claim, Decision, Epoch};
+use onceflow_protocol::{Claim, Decision, Epoch, EpochGate};
 
 use super::context::{Context, SHARD, wall_clock_ms};
 use super::kill_point::KillPoint;
@@ -37,10 +36,8 @@ pub struct Sink {
     producer: Option<TransactionalProducer>,
     /// The plan's output topics, then the control topic.
     topics: Vec<TopicRef>,
-    /// Workers that have reached the barrier of the open epoch, in their order.
-    at_barrier: Vec<bool>,
-    /// What arrived behind a worker's barrier.
-    held: VecDeque<ToSink>,
+    /// Holds what arrives behind a worker's barrier.
+    gate: EpochGate<ToSink>,
 }
 
 impl Sink {
@@ -52,8 +49,8 @@ impl Sink {
         inbox: Receiver<ToSink>,
         workers: usize,
     ) -> Sink {
-        let (at_barrier, held) = (vec![false; workers], VecDeque::new());
-        Sink { context, driver, load, inbox, producer: None, topics: vec![], at_barrier, held }
+        let gate = EpochGate::new(workers);
+        Sink { context, driver, load, inbox, producer: None, topics: vec![], gate }
     }
 
     /// Runs until the run is over.
@@ -83,12 +80,9 @@ impl Sink {
             ToSink::CommitClaim(claim) => self.commit_claim(&claim),
             ToSink::CommitStart(decision) => self.commit_start(&decision),
             ToSink::Begin => self.begin(),
-            ToSink::Output { worker, .. } | ToSink::Barrier { worker, .. } if self.at_barrier[worker] => {
-                self.held.push_back(message);
-                Ok(())
+            ToSink::Output { worker, .. } | ToSink::Barrier { worker, .. } => {
+                self.gate.admit(worker, message).map_or(Ok(()), |message| self.of_epoch(message))
             }
-            ToSink::Output { output, .. } => self.produce(output),
-            ToSink::Barrier { worker, epoch } => self.barrier(worker, epoch),
             ToSink::Decide(decision) => self.decide(&decision),
             ToSink::Release => self.release(),
         }
@@ -171,9 +165,17 @@ impl Sink {
         send(self.producer()?, &load, &record)
     }
 
+    /// What a worker sent for the open epoch.
+    fn of_epoch(&mut self, message: ToSink) -> Result<(), KafkaError> {
+        match message {
+            ToSink::Output { output, .. } => self.produce(output),
+            ToSink::Barrier { worker, epoch } => self.barrier(worker, epoch),
+            other => self.handle(other),
+        }
+    }
+
     fn barrier(&mut self, worker: usize, epoch: Epoch) -> Result<(), KafkaError> {
-        self.at_barrier[worker] = true;
-        if self.at_barrier.iter().all(|at| *at) {
+        if self.gate.at_barrier(worker) {
             let limit = self.context.commit_timeout();
             self.producer()?.flush(limit)?;
             self.driver.event(Event::Flushed(epoch));
@@ -194,9 +196,8 @@ impl Sink {
 
     /// Opens the next transaction and takes what was held, in order; a worker's next barrier holds it again.
     fn release(&mut self) -> Result<(), KafkaError> {
-        self.at_barrier.fill(false);
         self.begin()?;
-        for message in std::mem::take(&mut self.held) {
+        for message in self.gate.open_next() {
             self.handle(message)?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! code that ships.
 
 pub mod coordinator;
+mod epoch_gate;
 mod error;
 mod ids;
 mod partition_clock;
@@ -12,6 +13,7 @@ mod records;
 mod time;
 mod window;
 
+pub use epoch_gate::EpochGate;
 pub use error::ErrorKind;
 pub use ids::{ClaimId, Epoch, NextOffset, Offset};
 pub use partition_clock::{PartitionClock, WentBack};

@@ -93,6 +93,11 @@ impl Judge {
         self.partitions[partition].was_idle = true;
     }
 
+    /// A partition is new: time may have passed it by.
+    pub fn added(&mut self, partition: usize) {
+        self.partitions[partition].was_idle = true;
+    }
+
     /// A run ends at the end of its input.
     pub fn bounded(&mut self) {
         self.bounded = true;

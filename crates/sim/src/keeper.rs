@@ -6,21 +6,18 @@ use std::sync::Arc;
 
 use onceflow_engine::state::cold::{ColdRow, Run};
 use onceflow_engine::state::extents::LiveExtents;
-use onceflow_protocol::coordinator::{
-    ControlRecord, Effect, Event, Failure, Fate, KeptSnapshot, Restored, SeenClaim, SnapshotDraft, Traces,
-};
+use onceflow_protocol::coordinator::{Effect, Event, Failure, KeptSnapshot, Restored, SnapshotDraft, Traces};
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{
-    Claim, ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
-    TopicIdentity,
+    ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
 };
 
 use crate::engine::{EngineTask, SimCold};
 use crate::fold::{Fold, FoldState};
 use crate::hazard::Hazard;
-use crate::kafka::{CONTROL, SOURCES, Value};
 use crate::messages::{Mail, Outbox, ToKeeper, ToWorker};
 use crate::outside::Outside;
+use crate::questions;
 use crate::row::DELAY;
 use crate::segments;
 use crate::storage::{Content, File, Manifest};
@@ -134,8 +131,8 @@ impl Keeper {
             Effect::ListClaims => Event::ClaimsListed(
                 outside.cluster.all_claims().map(|(claim, _)| claim.claim.clone()).collect(),
             ),
-            Effect::ReadNewest => newest(outside),
-            Effect::CheckRestorable(decision) => Event::Checked(restorable(&decision, outside)),
+            Effect::ReadNewest => questions::newest(outside),
+            Effect::CheckRestorable(decision) => Event::Checked(questions::restorable(&decision, outside)),
             Effect::ListFiles => Event::Listed(outside.storage.list()),
             Effect::ReadUntilClaim(claim) => {
                 self.job = Some(Job::Await { claim, deadline_ms: outside.now_ms + CLAIM_PATIENCE_MS });
@@ -145,7 +142,7 @@ impl Keeper {
                 confirmed: outside.storage.confirmed,
                 group_offsets: outside.group_offsets,
             }),
-            Effect::ResolveStart(known) => resolve(&known, outside),
+            Effect::ResolveStart(known) => questions::resolve(&known, outside),
             Effect::Restore(decision) => match self.restore(&decision, outside, generations) {
                 Ok(restored) => restored,
                 Err(event) => event,
@@ -165,7 +162,7 @@ impl Keeper {
                 Event::ColdSnapshotTaken
             }
             Effect::WriteSnapshot(draft) => return self.write(draft, outside, out, *generations),
-            Effect::LookForClaims(known) => look(&known, outside),
+            Effect::LookForClaims(known) => questions::look(&known, outside),
             Effect::Confirm(decision) => {
                 // As in the daemon, at most now and then; a later one makes up for it.
                 if outside.rng.chance(700) {
@@ -189,7 +186,7 @@ impl Keeper {
     fn go_on(&mut self, job: Job, outside: &mut Outside, out: &mut Outbox, alive: &[WorkerThread]) -> bool {
         match job {
             Job::Await { claim, deadline_ms } => {
-                if let Some(records) = until_claim(&claim, self.unknown.as_deref(), outside) {
+                if let Some(records) = questions::until_claim(&claim, self.unknown.as_deref(), outside) {
                     out.push_back(Mail::Driver(Event::ControlRead(records)));
                     return true;
                 }
@@ -429,7 +426,11 @@ impl Keeper {
                 DELAY,
                 outside.config.idle_after_ms,
             );
-            let end = self.ends.as_ref().map(|ends| NextOffset(ends[index]));
+            // A partition that came after the ends were taken is at its end.
+            let end = self
+                .ends
+                .as_ref()
+                .map(|ends| ends.get(index).copied().map_or(position.next_offset, NextOffset));
             shares[index % self.workers].push(Assigned {
                 index,
                 clock,
@@ -460,83 +461,4 @@ fn fold_of(worker: &WorkerThread) -> FoldState {
         Task::Fold(fold, _) => fold.state.clone(),
         Task::Engine(_) => FoldState::new(),
     }
-}
-
-fn newest(outside: &Outside) -> Event {
-    let (mut claim, mut decision) = (None, None);
-    for (_, value) in outside.cluster.committed(CONTROL, 0) {
-        match value {
-            Value::Claim(newer) => claim = Some(Box::new((**newer).clone())),
-            Value::Decision(newer) => decision = Some(Box::new((**newer).clone())),
-            _ => {}
-        }
-    }
-    Event::Newest { claim, decision }
-}
-
-fn restorable(decision: &Decision, outside: &Outside) -> Result<(), String> {
-    let Some(reference) = &decision.manifest else { return Ok(()) };
-    let manifest = outside.storage.read(&reference.file).and_then(|file| file.manifest.clone());
-    let manifest = manifest.ok_or_else(|| format!("{} is missing", reference.file))?;
-    match manifest.files(&reference.file).iter().find(|file| outside.storage.read(file).is_none()) {
-        Some(missing) => Err(format!("{missing} is missing")),
-        None => Ok(()),
-    }
-}
-
-/// What the control topic holds up to the claim, and after it; `None` while the claim is not to be seen.
-fn until_claim(claim: &ClaimId, ignored: Option<&str>, outside: &Outside) -> Option<Vec<ControlRecord>> {
-    let mut records = vec![];
-    let mut found = false;
-    for (_, value) in outside.cluster.committed(CONTROL, 0) {
-        match value {
-            Value::Claim(other) => {
-                let ours = other.claim == *claim;
-                // Claims before our own are of no interest.
-                if (ours && !found) || (found && !ours) {
-                    records.push(ControlRecord::Claim((**other).clone()));
-                }
-                found |= ours;
-            }
-            Value::Decision(decision)
-                if is_planted(Planted::UnknownTakenAsAborted) && ignored == Some(&decision.attempt) => {}
-            Value::Decision(decision) if !found || !is_planted(Planted::ClaimIdUsedTwice) => {
-                records.push(ControlRecord::Decision(Box::new((**decision).clone())));
-            }
-            _ => {}
-        }
-    }
-    found.then_some(records)
-}
-
-fn resolve(known: &[Position], outside: &Outside) -> Event {
-    let missing = (0..outside.config.sources)
-        .filter(|partition| known.iter().all(|at| at.partition as usize != *partition));
-    let positions = missing.map(|partition| {
-        let end = outside.cluster.log(SOURCES + partition).stable_end() as i64;
-        Position {
-            source: "events".into(),
-            topic: "events".into(),
-            partition: partition as i32,
-            next_offset: NextOffset(if outside.config.latest { end } else { 0 }),
-            watermark: None,
-        }
-    });
-    let topics = vec![TopicIdentity { topic: "events".into(), id: format!("t{}", outside.topic_created) }];
-    Event::StartResolved { positions: positions.collect(), topics }
-}
-
-fn look(known: &[ClaimId], outside: &mut Outside) -> Event {
-    let claims: Vec<_> = outside.cluster.all_claims().collect();
-    let newest = claims.iter().rposition(|(claim, _)| known.contains(&claim.claim));
-    let first = newest.map_or(0, |at| at + 1);
-    let (before, after) = claims.split_at(first);
-    let before = before.iter().map(|(claim, _)| claim.claim.clone()).collect();
-    let seen =
-        |(claim, fate): &(&Rc<Claim>, Fate)| SeenClaim { instance: claim.instance.clone(), fate: *fate };
-    let after: Vec<SeenClaim> = after.iter().map(seen).collect();
-    if after.iter().any(|claim| claim.fate == Fate::Open) {
-        outside.coverage.row("looked at an undecided claim");
-    }
-    Event::ClaimsSeen { before, after }
 }

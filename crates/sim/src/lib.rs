@@ -18,6 +18,7 @@ mod kafka;
 mod keeper;
 mod messages;
 mod outside;
+mod questions;
 mod rng;
 mod row;
 mod segments;

@@ -17,7 +17,7 @@ use crate::storage::Storage;
 pub struct Config {
     /// The pipeline.
     pub shape: Shape,
-    /// Source partitions.
+    /// Source partitions, when all have been added.
     pub sources: usize,
     /// Input records.
     pub records: u64,
@@ -47,6 +47,8 @@ pub struct Outside {
     pub storage: Storage,
     /// The storage refuses writes until then.
     pub storage_full_until_ms: u64,
+    /// Source partitions that there are by now.
+    pub partitions: usize,
     /// How often the source topic was created.
     pub topic_created: u64,
     /// The consumer group has offsets.
@@ -78,6 +80,7 @@ impl Outside {
             cluster: Cluster::new(config.sources, transaction_timeout_ms),
             storage: Storage::default(),
             storage_full_until_ms: 0,
+            partitions: 0,
             topic_created: 1,
             group_offsets: false,
             judge: Judge::new(config.shape, config.sources),

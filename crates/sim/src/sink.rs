@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use onceflow_protocol::coordinator::{Event, Failure};
 use onceflow_protocol::planted::{Planted, is_planted};
-use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind};
+use onceflow_protocol::{Claim, Decision, Epoch, EpochGate, ErrorKind};
 
 use crate::hazard::Hazard;
 use crate::kafka::{CONTROL, OUTPUTS, Produce, Refusal, Request, SOURCES, Value};
@@ -24,8 +24,7 @@ pub struct Sink {
     epoch: u32,
     sequences: Vec<u64>,
     unanswered: BTreeSet<u64>,
-    at_barrier: Vec<bool>,
-    held: VecDeque<ToSink>,
+    gate: EpochGate<ToSink>,
     call: Option<Call>,
     /// The decision of a commit whose outcome is unknown.
     pub unknown: Option<String>,
@@ -57,8 +56,7 @@ impl Sink {
             epoch: 0,
             sequences: vec![0; SOURCES],
             unanswered: BTreeSet::new(),
-            at_barrier: vec![false; workers],
-            held: VecDeque::new(),
+            gate: EpochGate::new(workers),
             call: None,
             unknown: None,
             over: false,
@@ -102,17 +100,16 @@ impl Sink {
                 self.produce(CONTROL, vec![Value::Decision(Rc::new(*decision.clone()))], outside);
                 self.commit(Event::StartCommitted, Some(decision), outside);
             }
-            ToSink::Output(worker, _) | ToSink::Barrier(worker, _) if self.at_barrier[worker] => {
-                self.held.push_back(message);
-            }
-            ToSink::Output(_, rows) => {
-                shared.held -= rows.len();
-                self.output(rows, outside);
-            }
-            ToSink::Barrier(worker, epoch) => {
-                self.at_barrier[worker] = true;
-                if self.at_barrier.iter().all(|at| *at) {
-                    self.call(What::Flush(epoch), outside, self.limit_ms);
+            ToSink::Output(worker, _) | ToSink::Barrier(worker, _) => {
+                match self.gate.admit(worker, message) {
+                    Some(ToSink::Output(_, rows)) => {
+                        shared.held -= rows.len();
+                        self.output(rows, outside);
+                    }
+                    Some(ToSink::Barrier(worker, epoch)) if self.gate.at_barrier(worker) => {
+                        self.call(What::Flush(epoch), outside, self.limit_ms);
+                    }
+                    _ => {}
                 }
             }
             ToSink::Decide(decision) => {
@@ -122,9 +119,8 @@ impl Sink {
                 self.commit(Event::Committed(decision.epoch), Some(decision), outside);
             }
             ToSink::Release => {
-                self.at_barrier.fill(false);
                 // What was held comes before what arrived since.
-                for message in std::mem::take(&mut self.held).into_iter().rev() {
+                for message in self.gate.open_next().into_iter().rev() {
                     self.inbox.push_front(message);
                 }
             }

@@ -48,8 +48,21 @@ struct World {
     idle: u64,
 }
 
-/// Runs one seed. With `plans` the engine computes, else a fold.
+/// Runs one seed. With `plans` the engine computes, else a fold. A panic is a violation like any other.
 pub fn run(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
+    let report = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_through(seed, plans, trace)));
+    report.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+        Report {
+            violation: Some(format!("a panic: {}", message.unwrap_or_default())),
+            coverage: Coverage::default(),
+            trace: vec![],
+        }
+    })
+}
+
+fn run_through(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
     let mut rng = Rng::new(seed);
     let hazards = Hazards::draw(&mut rng);
     let config = Config {
@@ -61,10 +74,12 @@ pub fn run(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
         evictions: [0, 30, 100, 500][rng.index(4)],
         plans,
     };
-    let feeds = vec![Feed { newest: BASE, ..Feed::default() }; config.sources];
+    let feeds =
+        vec![Feed { newest: BASE, ..Feed::default() }; rng.between(1, config.sources as u64) as usize];
     let left = config.records;
     let timeout_ms = settings(&config.shape, &mut rng.clone(), false).transaction_timeout_ms();
-    let outside = Outside::new(config, rng, hazards, timeout_ms, trace);
+    let mut outside = Outside::new(config, rng, hazards, timeout_ms, trace);
+    outside.partitions = feeds.len();
     let mut world = World { outside, instances: vec![], feeds, left, processes: 0, idle: 0 };
     world.storm();
     world.calm();
@@ -121,6 +136,10 @@ impl World {
         self.outside.say(0, || "--- calm".into());
         self.outside.storage_full_until_ms = 0;
         self.instances.iter_mut().for_each(|instance| instance.paused_until_ms = 0);
+        // New partitions are found by a start: an operator who adds one restarts.
+        if self.outside.judge.last().is_some_and(|last| last.positions.len() < self.feeds.len()) {
+            self.instances.clear();
+        }
         for partition in 0..self.feeds.len() {
             self.end_transaction(partition);
         }
@@ -237,6 +256,11 @@ impl World {
         }
         if outside.hazards.rate(Hazard::Compaction) > 0 && outside.cluster.compact(&mut outside.rng) {
             outside.coverage.hazard(Hazard::Compaction);
+        }
+        if self.feeds.len() < outside.config.sources && outside.strikes(Hazard::PartitionAdded) {
+            self.feeds.push(Feed { newest: BASE, ..Feed::default() });
+            outside.partitions = self.feeds.len();
+            outside.judge.added(self.feeds.len() - 1);
         }
         let partition = outside.rng.index(self.feeds.len());
         if outside.strikes(Hazard::SilentPartition) {
