@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::http::{HttpServer, Statuses};
 use crate::metrics::Metrics;
-use crate::pipeline::{Context, Driver, Request, Status};
+use crate::pipeline::{Context, Driver, Request, Status, said};
 use crate::settings::Settings;
 
 /// Exit code for bad data under `on_error: fail` (EX_DATAERR).
@@ -68,7 +68,8 @@ fn start(
 ) -> anyhow::Result<Sender<Request>> {
     let name = plan.pipeline.clone();
     let metrics = Arc::new(metrics.pipeline(&name)?);
-    let status = Status::new(&name, statuses.clone(), metrics.clone());
+    let status = || Status::new(&name, statuses.clone(), metrics.clone());
+    let (status, fate) = (status(), status());
     let (requests, inbox) = bounded(16);
     let context = match Context::new(Arc::new(plan), &settings.namespace, mode.until_end, metrics) {
         Ok(context) => Arc::new(context),
@@ -82,15 +83,21 @@ fn start(
     };
     std::thread::Builder::new().name(format!("driver-{name}")).spawn(move || {
         let driver = Driver::new(context, status, inbox);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || driver.run()));
-        // The coordinator stopped itself at a broken invariant; its evidence is in the log.
-        let outcome = outcome.unwrap_or_else(|_| {
-            let message = "a broken invariant stopped the pipeline".to_string();
-            Outcome::Failed(Failure { kind: ErrorKind::Bug, message })
-        });
-        let _ = ended.send(outcome);
+        let _ = ended.send(supervise(&name, &fate, move || driver.run()));
     })?;
     Ok(requests)
+}
+
+/// Runs a pipeline. A broken invariant, at which its driver panics, ends this pipeline alone, and leaves word in the log and in the
+/// probes.
+fn supervise(pipeline: &str, status: &Status, run: impl FnOnce() -> Outcome) -> Outcome {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let message = format!("a broken invariant stopped the pipeline: {}", said(panic.as_ref()));
+        tracing::error!(pipeline, reason = message, "failed; this is a bug of Onceflow");
+        let outcome = Outcome::Failed(Failure { kind: ErrorKind::Bug, message });
+        status.ended(&outcome);
+        outcome
+    })
 }
 
 /// Waits for every pipeline's end; a signal asks all of them to stop.
@@ -151,7 +158,26 @@ fn worse(one: u8, other: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use onceflow_protocol::coordinator::Phase;
+
     use super::*;
+
+    #[test]
+    fn a_broken_invariant_poisons_one_pipeline() {
+        let (metrics, statuses) = (Metrics::new().unwrap(), Statuses::default());
+        let status = |name| Status::new(name, statuses.clone(), Arc::new(metrics.pipeline(name).unwrap()));
+        let (sound, broken) = (status("sound"), status("broken"));
+        for status in [&sound, &broken] {
+            status.entered(Phase::Running, None);
+        }
+        let outcome = supervise("broken", &broken, || panic!("illegal transition"));
+        assert!(matches!(&outcome, Outcome::Failed(failure) if failure.kind == ErrorKind::Bug), "{outcome:?}");
+        assert_eq!(supervise("sound", &sound, || Outcome::Done), Outcome::Done);
+        let all = statuses.all();
+        assert_eq!((all[0].state, all[0].ready), ("running", true));
+        assert_eq!((all[1].state, all[1].ready), ("failed", false));
+        assert!(all[1].detail.ends_with("illegal transition"), "{}", all[1].detail);
+    }
 
     #[test]
     fn exit_codes_say_what_to_do() {
