@@ -85,7 +85,8 @@ fn epochs(draw: &mut Draw) {
         source: "s".to_owned(),
         topic: "s".to_owned(),
         partition,
-        next_offset: NextOffset(draw.integer()),
+        // What lies beyond is refused before a coordinator sees it.
+        next_offset: NextOffset(draw.integer().rem_euclid(Decision::LIMIT as i64)),
         watermark: (draw.byte() < 200).then(|| Watermark(draw.integer())),
     });
     let decision = Decision {
