@@ -1,28 +1,17 @@
 //! What an expression may be made of: columns in scope, known functions that always give the same result, no queries.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeSet;
 
-use datafusion_expr::{ScalarUDF, Volatility};
+use datafusion_expr::Volatility;
 use datafusion_sql::sqlparser::ast::{
     Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Spanned, Value,
 };
 
+use onceflow_sql::FUNCTIONS;
+
 use super::syntax::Syntax;
 use super::{Mistake, Scope};
 use crate::diagnostics::{Code, nearest};
-
-/// All scalar functions, by every name they have.
-pub(super) static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
-    let mut functions = HashMap::new();
-    for function in datafusion_functions::all_default_functions() {
-        for alias in function.aliases() {
-            functions.insert(alias.clone(), Arc::clone(&function));
-        }
-        functions.insert(function.name().to_owned(), function);
-    }
-    functions
-});
 
 /// Functions of the clock, of chance and of the session, some of which SQL writes without parentheses.
 const NOT_DETERMINISTIC: &[&str] = &[

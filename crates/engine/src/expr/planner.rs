@@ -1,32 +1,24 @@
 //! Syntax tree → typed expression → physical expression.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
-use datafusion_common::config::ConfigOptions;
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{
-    DFSchema, DataFusionError, Result as PlanResult, ScalarValue, TableReference, plan_err,
-};
+use datafusion_common::{DFSchema, DataFusionError, Result as PlanResult, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::simplify::SimplifyContext;
-use datafusion_expr::{
-    AggregateUDF, Cast, Expr as Logical, ExprSchemable, HigherOrderUDF, Operator, ScalarUDF, TableSource,
-    WindowUDF,
-};
+use datafusion_expr::{Cast, Expr as Logical, ExprSchemable, Operator};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
-use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
-use datafusion_sql::sqlparser::ast::{DataType as SqlType, Expr as Ast};
+use datafusion_sql::sqlparser::ast::Expr as Ast;
 
-use super::check::{Checked, FUNCTIONS, check, operands};
+use super::check::{Checked, check, operands};
 use super::syntax::Syntax;
-use super::types::{TIMESTAMP, column_type, sql_type};
+use super::types::{column_type, sql_type};
 use super::{Expr, Mistake, Scope};
 use crate::diagnostics::Code;
 
@@ -135,13 +127,7 @@ struct Planned {
 }
 
 fn plan(ast: &Ast, schema: &DFSchema) -> Result<Planned, Failure> {
-    let options = ParserOptions::new()
-        .with_enable_ident_normalization(false)
-        .with_parse_float_as_decimal(true)
-        .with_map_string_types_to_utf8view(false)
-        .with_support_varchar_with_length(false);
-    let planner = SqlToRel::new_with_options(&*PROVIDER, options);
-    let raw = planner.sql_to_expr(ast.clone(), schema, &mut PlannerContext::new())?;
+    let raw = onceflow_sql::plan_expression(ast, schema)?;
     refuse_text_arithmetic(&raw, schema)?;
     let simplifier = ExprSimplifier::new(context(schema));
     let logical = simplifier.coerce(raw, schema)?;
@@ -333,76 +319,4 @@ pub(super) fn readable(error: &DataFusionError) -> String {
     let text = text.split(".This issue was likely caused by").next().unwrap_or_default();
     let mut chars = text.trim_end_matches('.').chars();
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
-}
-
-static PROVIDER: LazyLock<Provider> = LazyLock::new(|| Provider {
-    options: ConfigOptions::default(),
-    planners: vec![
-        Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
-        Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
-        Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
-    ],
-});
-
-/// What DataFusion's planner may know: scalar functions, and nothing else.
-struct Provider {
-    options: ConfigOptions,
-    planners: Vec<Arc<dyn ExprPlanner>>,
-}
-
-impl ContextProvider for Provider {
-    fn get_table_source(&self, name: TableReference) -> PlanResult<Arc<dyn TableSource>> {
-        plan_err!("there is no table {name}")
-    }
-    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        &self.planners
-    }
-    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        Some(Arc::new(Timestamps))
-    }
-    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        FUNCTIONS.get(&name.to_lowercase()).cloned()
-    }
-    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
-        None
-    }
-    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
-        None
-    }
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
-    }
-    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
-        None
-    }
-    fn options(&self) -> &ConfigOptions {
-        &self.options
-    }
-    fn udf_names(&self) -> Vec<String> {
-        vec![]
-    }
-    fn higher_order_function_names(&self) -> Vec<String> {
-        vec![]
-    }
-    fn udaf_names(&self) -> Vec<String> {
-        vec![]
-    }
-    fn udwf_names(&self) -> Vec<String> {
-        vec![]
-    }
-}
-
-/// `timestamp` has milliseconds here: nanoseconds would not reach beyond the year 2262.
-#[derive(Debug)]
-struct Timestamps;
-
-impl TypePlanner for Timestamps {
-    fn plan_type_field(&self, sql_type: &SqlType) -> PlanResult<Option<FieldRef>> {
-        let data_type = match sql_type {
-            SqlType::Timestamp(None | Some(3), _) => TIMESTAMP,
-            SqlType::Timestamp(Some(6), _) => DataType::Timestamp(TimeUnit::Microsecond, None),
-            _ => return Ok(None),
-        };
-        Ok(Some(Arc::new(Field::new("", data_type, true))))
-    }
 }
