@@ -13,7 +13,7 @@ use crate::kafka::unique;
 use crate::scenario::Scenario;
 
 /// How long a daemon may take to get ready, to finish a bounded run or to stop.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A running daemon. Dropping it kills it; if the test failed, the end of its log is printed.
 pub struct Daemon {
