@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -74,7 +75,18 @@ fn run(files: &[PathBuf], config: Option<&Path>, mode: Mode) -> ExitCode {
     if let Err(error) = telemetry::start(settings.log) {
         return refuse(&format!("{error:#}\n"));
     }
-    ended(daemon::run(&settings, plans, mode))
+    match daemon::run(&settings, plans, mode) {
+        Ok(code) => leave(code),
+        Err(error) => ended(Err(error)),
+    }
+}
+
+/// Ends the process without what C++ runs at a process's end: threads that were left behind in a call, or that are still closing their
+/// store, would find RocksDB's locks destroyed, and abort instead.
+fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code.into()) }
 }
 
 fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {

@@ -3,7 +3,6 @@
 //! Every pipeline has a fate of its own: one that fails leaves the others running, and the process unready. It ends when the last
 //! pipeline has ended.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,11 +32,12 @@ pub struct Mode {
     pub until_end: bool,
 }
 
-/// Runs pipelines until they have ended, or until a signal asks them to.
+/// Runs pipelines until they have ended, or until a signal asks them to. Returns the process's exit code; threads of the pipelines may
+/// still be at work.
 ///
 /// # Errors
 /// If the HTTP address cannot be bound, or the process lacks threads.
-pub fn run(settings: &Settings, plans: Vec<Plan>, mode: Mode) -> anyhow::Result<ExitCode> {
+pub fn run(settings: &Settings, plans: Vec<Plan>, mode: Mode) -> anyhow::Result<u8> {
     let metrics = Metrics::new()?;
     let statuses = Statuses::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -55,7 +55,7 @@ pub fn run(settings: &Settings, plans: Vec<Plan>, mode: Mode) -> anyhow::Result<
     drop(ended);
     let code = runtime.block_on(wait(pipelines, outcomes))?;
     runtime.shutdown_timeout(Duration::from_millis(100));
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 fn start(
@@ -171,7 +171,10 @@ mod tests {
             status.entered(Phase::Running, None);
         }
         let outcome = supervise("broken", &broken, || panic!("illegal transition"));
-        assert!(matches!(&outcome, Outcome::Failed(failure) if failure.kind == ErrorKind::Bug), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Failed(failure) if failure.kind == ErrorKind::Bug),
+            "{outcome:?}"
+        );
         assert_eq!(supervise("sound", &sound, || Outcome::Done), Outcome::Done);
         let all = statuses.all();
         assert_eq!((all[0].state, all[0].ready), ("running", true));
