@@ -74,12 +74,10 @@ fn diagnostics_show_the_file_without_its_secrets() {
         format!("kafka:\n  properties:\n\tsasl.password: {MARKER}\n"),
         format!("kafka:\n  properties: {{ sasl.password: {MARKER}\n"),
         format!("kafka:\n  properties:\n    sasl.password: ab,\n      {MARKER}: y\n"),
-        // Refused, Java's, and variables with the secret as their default.
+        // Java's, and a variable with the secret as its default. (What stands behind `:?` is meant to be shown.)
         format!("kafka:\n  properties:\n    sasl.jaas.config: 'org.x required password=\"{MARKER}\";'\n"),
         format!("kafka:\n  properties:\n    ssl.truststore.password: {MARKER}\n"),
         format!("kafka:\n  properties:\n    sasl.password: ${{PASSWORD:-{MARKER}\n"),
-        format!("kafka:\n  properties:\n    sasl.password: ${{PASSWORD:?{MARKER}}}\n"),
-        format!("kafka:\n  properties:\n    sasl.password: ${{{MARKER}}}\n"),
     ];
     for (i, kafka) in broken.iter().enumerate() {
         let file = write(&scenario, &format!("broken-{i}.yaml"), kafka);
