@@ -10,8 +10,11 @@ mod sql;
 mod state;
 mod window;
 
-/// Every target by its name, which is also the name of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What a target is called, as its corpus is, and what it does with an input: it panics where a promise is broken.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
     ("json", json::target),
     ("key", key::target),
     ("state", state::target),
