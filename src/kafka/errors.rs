@@ -244,16 +244,18 @@ const TABLE: &[(ErrorKind, &[Code])] = &[
             Code::FencedMemberEpoch,
             Code::UnreleasedInstanceId,
             Code::StaleMemberEpoch,
-            // The topic was deleted or recreated: the next start compares its id and says so.
+            // The topic was deleted or recreated, or a broker that is just back does not know it yet: the next start asks for
+            // every topic, compares its id, and says what is wrong.
             Code::UnknownTopicId,
+            Code::UnknownTopicOrPartition,
+            Code::UnknownTopic,
+            Code::UnknownPartition,
         ],
     ),
     (Fenced, &[Code::Fenced, Code::InvalidProducerEpoch, Code::ProducerFenced]),
     (
         Config,
         &[
-            Code::UnknownPartition,
-            Code::UnknownTopic,
             Code::InvalidArgument,
             Code::UnknownGroup,
             Code::UnknownProtocol,
@@ -261,7 +263,6 @@ const TABLE: &[(ErrorKind, &[Code])] = &[
             Code::Authentication,
             Code::UnsupportedFeature,
             Code::NotConfigured,
-            Code::UnknownTopicOrPartition,
             Code::InvalidTopic,
             Code::InvalidRequiredAcks,
             Code::InconsistentGroupProtocol,
@@ -383,7 +384,7 @@ mod tests {
             (Code::AutoOffsetReset, Data),
             (Code::SaslAuthenticationFailed, Config),
             (Code::TopicAuthorizationFailed, Config),
-            (Code::UnknownTopicOrPartition, Config),
+            (Code::UnknownTopicOrPartition, EpochFailed),
             (Code::ConcurrentTransactions, Retry),
             (Code::QueueFull, Retry),
             (Code::MessageTimedOut, EpochFailed),

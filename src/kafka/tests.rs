@@ -497,7 +497,7 @@ fn the_cluster_tells_what_a_start_needs() {
     assert!(cluster.admin.transaction_max_timeout(LIMIT).unwrap() >= Duration::from_secs(60));
     assert_eq!(cluster.admin.describe_topic(&cluster.name("none"), LIMIT).unwrap(), None);
     let error = cluster.admin.describe_configs(&cluster.name("none"), LIMIT).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Config, "{error}");
+    assert_eq!(error.kind, ErrorKind::EpochFailed, "{error}");
     let too_long = ProducerSettings::new(cluster.name("0"), Duration::from_secs(100_000), &[]);
     let mut producer = TransactionalProducer::create(&cluster.connection, &too_long).unwrap();
     let error = producer.init_transactions(LIMIT).unwrap_err();

@@ -10,8 +10,12 @@ use onceflow_protocol::{
 
 use super::super::context::SHARD;
 use super::{CALL, Done, Keeper, Trouble, config};
-use crate::kafka::{self, ControlReader, ControlTopic, Isolation, Reader, TopicDescription, Until};
+use crate::kafka::{self, Admin, ControlReader, ControlTopic, Isolation, Reader, TopicDescription, Until};
 use crate::storage::{FileName, StorageErrorKind};
+
+/// How often, and after which pause, a topic is asked for that seems not to exist.
+const ASK: u32 = 3;
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// The control topic, and what else must be right with the cluster before anyone is fenced.
@@ -21,7 +25,7 @@ impl Keeper {
         let needed = self.context.transaction_timeout();
         let admin = self.admin()?;
         for output in &outputs {
-            if admin.describe_topic(output, CALL)?.is_none() {
+            if existing(admin, output)?.is_none() {
                 return Err(config(format!(
                     "topic `{output}`, which the pipeline writes to, does not exist"
                 )));
@@ -261,7 +265,7 @@ impl Keeper {
         let admin = self.admin()?;
         let mut topics = BTreeMap::new();
         for topic in context.plan.sources.iter().flat_map(|source| &source.topics) {
-            let Some(description) = admin.describe_topic(topic, CALL)? else {
+            let Some(description) = existing(admin, topic)? else {
                 return Err(config(format!("topic `{topic}`, which the pipeline reads, does not exist")));
             };
             topics.insert(topic.clone(), description);
@@ -299,6 +303,18 @@ impl Keeper {
     fn deadline(&self) -> Instant {
         Instant::now() + self.context.transaction_timeout() + Duration::from_secs(30)
     }
+}
+
+/// A topic as the cluster has it. A broker that has just come back, or has not heard of a new topic, says that there is none:
+/// it is asked again before that is believed.
+fn existing(admin: &Admin, topic: &str) -> Done<Option<TopicDescription>> {
+    for _ in 1..ASK {
+        if let Some(description) = admin.describe_topic(topic, CALL)? {
+            return Ok(Some(description));
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
+    Ok(admin.describe_topic(topic, CALL)?)
 }
 
 fn topic_id(topic: &TopicDescription) -> &str {
