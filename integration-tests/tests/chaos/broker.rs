@@ -8,6 +8,7 @@ use onceflow_integration_tests::topic::Live;
 use crate::run::{Run, commits, end, own_brokers, restarts};
 
 #[test]
+#[ignore = "make chaos: wants a quiet machine"]
 fn the_broker_is_killed_under_load_and_during_commits() {
     let mut run = Run::begin("broker");
     let kafka = own_brokers(1, &[]);

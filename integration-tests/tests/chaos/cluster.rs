@@ -10,6 +10,7 @@ use onceflow_integration_tests::topic::Live;
 use crate::run::{Run, commits, end, own_brokers, restarts};
 
 #[test]
+#[ignore = "make chaos: wants a quiet machine"]
 fn one_of_three_brokers_dies_and_work_goes_on_without_it() {
     let mut run = Run::begin("cluster");
     // A silent broker loses its partitions after three seconds, not after nine.
@@ -60,6 +61,7 @@ fn one_of_three_brokers_dies_and_work_goes_on_without_it() {
 }
 
 #[test]
+#[ignore = "make chaos: wants a quiet machine"]
 fn two_of_three_brokers_die_and_come_back() {
     let mut run = Run::begin("minority");
     let kafka = own_brokers(3, &["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"]);

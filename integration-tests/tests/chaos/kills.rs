@@ -20,6 +20,7 @@ const POINTS: [&str; 7] = [
 ];
 
 #[test]
+#[ignore = "make chaos: wants a quiet machine"]
 fn the_daemon_is_killed_again_and_again() {
     let mut run = Run::begin("kills");
     let scenario = Scenario::new("kills");

@@ -63,6 +63,7 @@ fn part(first: u64, partitions: std::ops::Range<i32>) -> impl Iterator<Item = Ne
 
 /// Partitions are looked for at a start: one that is added while the daemon runs is read, from its beginning, after the next.
 #[test]
+#[ignore = "make chaos: wants a quiet machine"]
 fn a_partition_that_is_added_is_read_from_its_beginning() {
     let run = Run::begin("added-partition");
     let scenario = Scenario::new("added-partition");

@@ -10,6 +10,7 @@ use onceflow_integration_tests::topic::Live;
 use crate::run::{RECOVERY, Run, commits};
 
 #[test]
+#[ignore = "make chaos: wants a quiet machine"]
 fn zombies_wake_up_beside_their_successors() {
     let mut run = Run::begin("zombies");
     let scenario = Scenario::new("zombies");
