@@ -29,7 +29,7 @@ pub struct Instance {
     generations: u64,
     unknown: Option<String>,
     ticked_ms: u64,
-    /// Claims that were there when it first looked.
+    /// Claims that were there when it first looked, and those that came before one of its own.
     found: Option<Vec<ClaimId>>,
     claims: Vec<ClaimId>,
     /// Another's claim that followed ours, and could be seen, when this start began.
@@ -175,6 +175,10 @@ impl Instance {
         }
         match &event {
             Event::ClaimsListed(claims) => self.found = Some(claims.clone()),
+            // Compaction may take our own aborted claim away: what came before it must be remembered.
+            Event::ClaimsSeen { before, .. } => {
+                self.found.get_or_insert_default().extend(before.iter().cloned())
+            }
             Event::Initialised(claim) => self.claims.push(claim.claim.clone()),
             Event::Failed(failure) => {
                 self.fenced = failure.kind == ErrorKind::Fenced;
