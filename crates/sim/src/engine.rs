@@ -1,63 +1,16 @@
 //! The engine's worker, as it ships, behind the few calls that the simulated worker thread makes.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use onceflow_engine::config::{self, Defaults};
 use onceflow_engine::message::OwnedMessage;
 use onceflow_engine::output::{DEAD_LETTER_SINK, Output, OutputRecord};
 use onceflow_engine::plan::Plan;
-use onceflow_engine::state::cold::{ColdError, ColdRow, ColdStore, Run, RunRows, Scan};
+use onceflow_engine::state::cold::MemoryColdStore;
 use onceflow_engine::worker::{StepStart, Worker, WorkerError};
 use onceflow_protocol::Frontiers;
 
 use crate::row::{DELAY, Input, Row, SHAPES, Shape};
-
-/// Runs in a map, which can be copied as a snapshot.
-#[derive(Debug, Default)]
-pub struct SimCold {
-    runs: Mutex<BTreeMap<Run, Arc<Vec<ColdRow>>>>,
-}
-
-impl SimCold {
-    /// A store that holds these runs.
-    pub fn restored(runs: BTreeMap<Run, Arc<Vec<ColdRow>>>) -> SimCold {
-        SimCold { runs: Mutex::new(runs) }
-    }
-
-    /// All runs as they are now.
-    pub fn snapshot(&self) -> BTreeMap<Run, Arc<Vec<ColdRow>>> {
-        self.runs().clone()
-    }
-
-    fn runs(&self) -> MutexGuard<'_, BTreeMap<Run, Arc<Vec<ColdRow>>>> {
-        self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl ColdStore for SimCold {
-    fn ingest(&self, run: Run, rows: &mut dyn RunRows) -> Result<(), ColdError> {
-        let mut copied = vec![];
-        while let Some((lane, key, state)) = rows.next_row()? {
-            copied.push(ColdRow { lane, key: key.to_vec(), state: state.to_vec() });
-        }
-        self.runs().insert(run, Arc::new(copied));
-        Ok(())
-    }
-
-    fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError> {
-        let rows = self.runs().get(&run).cloned();
-        let rows = rows.ok_or_else(|| ColdError::Damaged(format!("{run:?} is missing")))?;
-        let rows: Vec<_> = rows.iter().filter(|row| lanes.contains(&row.lane)).cloned().map(Ok).collect();
-        Ok(Box::new(rows.into_iter()))
-    }
-
-    fn remove(&self, run: Run) -> Result<(), ColdError> {
-        self.runs().remove(&run);
-        Ok(())
-    }
-}
 
 /// The plans of all shapes.
 #[derive(Clone, Debug)]
@@ -149,7 +102,7 @@ impl EngineTask {
         index: usize,
         workers: usize,
         frontiers: &[Frontiers],
-        cold: Arc<SimCold>,
+        cold: Arc<MemoryColdStore>,
     ) -> Result<EngineTask, WorkerError> {
         let start =
             |(id, frontiers): (usize, &Frontiers)| StepStart { state_id: id as u32, frontiers: *frontiers };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use onceflow_engine::state::cold::{ColdRow, Run};
+use onceflow_engine::state::cold::{MemoryColdStore, MemoryRuns, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::{Effect, Event, Failure, KeptSnapshot, Restored, SnapshotDraft, Traces};
 use onceflow_protocol::planted::{Planted, is_planted};
@@ -12,7 +12,7 @@ use onceflow_protocol::{
     ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
 };
 
-use crate::engine::{EngineTask, SimCold};
+use crate::engine::EngineTask;
 use crate::fold::{Fold, FoldState};
 use crate::hazard::Hazard;
 use crate::messages::{Mail, Outbox, ToKeeper, ToWorker};
@@ -37,7 +37,7 @@ pub struct Keeper {
     /// Messages to it.
     pub inbox: VecDeque<ToKeeper>,
     /// The decision of the failed run before, if its commit's outcome was unknown: for the planted fault.
-    pub unknown: Option<String>,
+    unknown: Option<String>,
     job: Option<Job>,
     frozen: Vec<Option<Frozen>>,
     tasks: Vec<Task>,
@@ -45,8 +45,8 @@ pub struct Keeper {
     /// The files of the snapshots that were kept when the run began.
     named: Vec<String>,
     live: LiveExtents,
-    cold: Arc<SimCold>,
-    cold_frozen: BTreeMap<Run, Arc<Vec<ColdRow>>>,
+    cold: Arc<MemoryColdStore>,
+    cold_frozen: MemoryRuns,
     cold_files: BTreeMap<Run, String>,
 }
 
@@ -88,8 +88,8 @@ impl Keeper {
             frontiers: vec![],
             named: vec![],
             live: LiveExtents::default(),
-            cold: Arc::new(SimCold::default()),
-            cold_frozen: BTreeMap::new(),
+            cold: Arc::new(MemoryColdStore::default()),
+            cold_frozen: MemoryRuns::new(),
             cold_files: BTreeMap::new(),
         }
     }
@@ -212,7 +212,7 @@ impl Keeper {
                 self.job = Some(job);
                 false
             }
-            Job::Write { draft, until_ms, mut unsynced, mut written, mut manifest } => {
+            Job::Write { draft, until_ms, mut unsynced, mut written, manifest } => {
                 if outside.now_ms < outside.storage_full_until_ms || outside.strikes(Hazard::StorageFails) {
                     out.push_back(Mail::Driver(Event::SnapshotFailed("the storage refuses".into())));
                     return true;
@@ -223,9 +223,6 @@ impl Keeper {
                         file.content = Content::Fold(Rc::new(alive.iter().map(fold_of).collect()));
                     }
                     file.unsynced_by = Some(self.process);
-                    if file.manifest.is_some() {
-                        manifest = file.manifest.clone().unwrap_or(manifest);
-                    }
                     outside.storage.write(name.clone(), file);
                     written.push(name);
                     if is_planted(Planted::DurableBeforeFsync) && unsynced.is_empty() {
@@ -394,7 +391,7 @@ impl Keeper {
         plan: Arc<onceflow_engine::plan::Plan>,
         outside: &mut Outside,
     ) -> Result<Vec<Task>, Event> {
-        let mut runs = BTreeMap::new();
+        let mut runs = MemoryRuns::new();
         for (name, run) in snapshot.iter().flat_map(|(_, manifest)| &manifest.cold) {
             let Some(File { content: Content::Cold(rows), .. }) = outside.storage.read(name) else {
                 return Err(Event::Refused(format!("{name} is missing or damaged")));
@@ -402,7 +399,7 @@ impl Keeper {
             runs.insert(*run, rows.clone());
             self.cold_files.insert(*run, name.clone());
         }
-        self.cold = Arc::new(SimCold::restored(runs));
+        self.cold = Arc::new(MemoryColdStore::restored(runs));
         let mut tasks = vec![];
         for index in 0..self.workers {
             tasks.push(

@@ -233,19 +233,13 @@ impl Sink {
         outside: &mut Outside,
         out: &mut Outbox,
     ) -> bool {
-        if late || outside.strikes(Hazard::RequestLost) {
-            self.outcome_unknown(
-                answer,
-                decision,
-                "outcome of a commit unknown, and it was not",
-                outside,
-                out,
-            );
-            return true;
-        }
-        if outside.strikes(Hazard::RequestDelayed) {
+        let lost = late || outside.strikes(Hazard::RequestLost);
+        let delayed = !lost && outside.strikes(Hazard::RequestDelayed);
+        if delayed {
             let due = outside.now_ms + outside.rng.below(5000);
             outside.cluster.network.push((due, Request::Commit(self.epoch)));
+        }
+        if lost || delayed {
             self.outcome_unknown(
                 answer,
                 decision,

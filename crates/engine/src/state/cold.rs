@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Names one run. `step` is the durable number of a step's state, `pane` the start of the pane (ms), `generation` is never
 /// used twice in a shard.
@@ -98,10 +98,13 @@ pub struct ColdSnapshot {
     pub files: Vec<ColdFile>,
 }
 
+/// Runs in memory; their rows are shared with whoever took a copy, as runs never change.
+pub type MemoryRuns = BTreeMap<Run, Arc<Vec<ColdRow>>>;
+
 /// Runs in an ordered map: for tests and the simulator.
 #[derive(Debug, Default)]
 pub struct MemoryColdStore {
-    runs: Mutex<BTreeMap<Run, Vec<ColdRow>>>,
+    runs: Mutex<MemoryRuns>,
 }
 
 impl MemoryColdStore {
@@ -110,7 +113,17 @@ impl MemoryColdStore {
         MemoryColdStore::default()
     }
 
-    fn runs(&self) -> std::sync::MutexGuard<'_, BTreeMap<Run, Vec<ColdRow>>> {
+    /// A store that holds these runs.
+    pub fn restored(runs: MemoryRuns) -> MemoryColdStore {
+        MemoryColdStore { runs: Mutex::new(runs) }
+    }
+
+    /// All runs as they are now.
+    pub fn snapshot(&self) -> MemoryRuns {
+        self.runs().clone()
+    }
+
+    fn runs(&self) -> std::sync::MutexGuard<'_, MemoryRuns> {
         self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -121,7 +134,7 @@ impl ColdStore for MemoryColdStore {
         while let Some((lane, key, state)) = rows.next_row()? {
             copied.push(ColdRow { lane, key: key.to_vec(), state: state.to_vec() });
         }
-        self.runs().insert(run, copied);
+        self.runs().insert(run, Arc::new(copied));
         Ok(())
     }
 
@@ -131,7 +144,8 @@ impl ColdStore for MemoryColdStore {
             .get(&run)
             .cloned()
             .ok_or_else(|| ColdError::Damaged(format!("{run:?} is missing")))?;
-        Ok(Box::new(rows.into_iter().filter(move |row| lanes.contains(&row.lane)).map(Ok)))
+        let rows: Vec<_> = rows.iter().filter(|row| lanes.contains(&row.lane)).cloned().map(Ok).collect();
+        Ok(Box::new(rows.into_iter()))
     }
 
     fn remove(&self, run: Run) -> Result<(), ColdError> {
