@@ -81,7 +81,11 @@ impl Sink {
             ToSink::CommitStart(decision) => self.commit_start(&decision),
             ToSink::Begin => self.begin(),
             ToSink::Output { worker, .. } | ToSink::Barrier { worker, .. } => {
-                self.gate.admit(worker, message).map_or(Ok(()), |message| self.of_epoch(message))
+                match self.gate.admit(worker, message) {
+                    Some(ToSink::Output { output, .. }) => self.produce(output),
+                    Some(ToSink::Barrier { worker, epoch }) => self.barrier(worker, epoch),
+                    _ => Ok(()),
+                }
             }
             ToSink::Decide(decision) => self.decide(&decision),
             ToSink::Release => self.release(),
@@ -163,15 +167,6 @@ impl Sink {
         };
         let load = self.load.clone();
         send(self.producer()?, &load, &record)
-    }
-
-    /// What a worker sent for the open epoch.
-    fn of_epoch(&mut self, message: ToSink) -> Result<(), KafkaError> {
-        match message {
-            ToSink::Output { output, .. } => self.produce(output),
-            ToSink::Barrier { worker, epoch } => self.barrier(worker, epoch),
-            other => self.handle(other),
-        }
     }
 
     fn barrier(&mut self, worker: usize, epoch: Epoch) -> Result<(), KafkaError> {
