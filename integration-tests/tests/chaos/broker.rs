@@ -2,20 +2,15 @@
 
 use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::orders::Orders;
-use onceflow_integration_tests::scenario::{Scenario, Settings};
-use onceflow_integration_tests::topic::Live;
+use onceflow_integration_tests::scenario::Settings;
 
-use crate::run::{Run, commits, end, own_brokers, restarts};
+use crate::run::{Run, Stage, commits, restarts};
 
 #[test]
 #[ignore = "make chaos: wants a quiet machine"]
 fn the_broker_is_killed_under_load_and_during_commits() {
-    let mut run = Run::begin("broker");
-    let kafka = own_brokers(1, &[]);
-    let scenario = Scenario::on(kafka, "broker");
-    scenario.create_topics(4);
-    let orders = Orders { seed: run.rng.bits(), ..Orders::default() };
-    let live = Live::start(kafka, &scenario.input(), 1_500, orders.endless());
+    let mut stage = Run::begin("broker").on_own_brokers(1, &[], Orders::default());
+    let Stage { run, scenario, .. } = &mut stage;
     let rounds = run.either(3, 24);
     let mut file = scenario.dir().to_owned();
     let mut unknown = 0;
@@ -26,14 +21,14 @@ fn the_broker_is_killed_under_load_and_during_commits() {
         let parallelism = 1 + round / 2 % 2;
         let settings = Settings { timeout, parallelism, interval: "10ms", ..Settings::default() };
         file = scenario.write_windowed(&settings);
-        let mut daemon = Daemon::run(&scenario, &file);
-        commits(&scenario, &mut daemon, 3);
+        let mut daemon = Daemon::run(scenario, &file);
+        commits(scenario, &mut daemon, 3);
         std::thread::sleep(run.moment(300));
         kafka.kill(1);
         let away = run.moment(3_000);
         std::thread::sleep(away);
         kafka.restart(1);
-        commits(&scenario, &mut daemon, 3);
+        commits(scenario, &mut daemon, 3);
         let reasons = restarts(&mut daemon);
         unknown += daemon.log().matches("phase=Deciding").count();
         run.event(format_args!(
@@ -44,12 +39,8 @@ fn the_broker_is_killed_under_load_and_during_commits() {
         daemon.stop();
     }
     assert!(unknown >= run.either(0, 1), "no commit was ever hit");
-    let daemon = Daemon::run(&scenario, &file);
-    let verdict = run.settle(&scenario, &file, live, daemon);
-    run.held(
-        &scenario,
-        &verdict,
-        format_args!("{rounds} kills of the broker, {unknown} commits of unknown outcome"),
-    );
-    end(kafka);
+    let daemon = Daemon::run(scenario, &file);
+    stage
+        .settle(&file, daemon)
+        .held(format_args!("{rounds} kills of the broker, {unknown} commits of unknown outcome"));
 }

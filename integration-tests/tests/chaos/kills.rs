@@ -4,9 +4,8 @@
 use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
-use onceflow_integration_tests::topic::Live;
 
-use crate::run::{Run, commits, hidden};
+use crate::run::{Run, Stage, commits, hidden, many_groups};
 
 /// Those that every start passes; the start offsets are committed once only.
 const POINTS: [&str; 7] = [
@@ -22,13 +21,8 @@ const POINTS: [&str; 7] = [
 #[test]
 #[ignore = "make chaos: wants a quiet machine"]
 fn the_daemon_is_killed_again_and_again() {
-    let mut run = Run::begin("kills");
-    let scenario = Scenario::new("kills");
-    scenario.create_topics(4);
-    // Long names and many open panes: far more than 8 MiB of groups.
-    let orders =
-        Orders { seed: run.rng.bits(), users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() };
-    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, orders.endless());
+    let mut stage = Run::begin("kills").under_load(many_groups());
+    let Stage { run, scenario, .. } = &mut stage;
     let kills = run.either(16, 240);
     let mut evicted = false;
     let mut settings = Settings { lateness: "6m", ..Settings::default() };
@@ -37,7 +31,7 @@ fn the_daemon_is_killed_again_and_again() {
         settings.memory = if cfg!(feature = "rocksdb") && kill / 2 % 2 == 0 { "8MiB" } else { "256MiB" };
         let file = scenario.write_windowed(&settings);
         let how = if kill == 0 {
-            armed(&scenario, &file, "after-epoch-zero")
+            armed(scenario, &file, "after-epoch-zero")
         } else if run.rng.one_in(2) {
             let turn = 1 + run.rng.below(4);
             let point = POINTS[run.rng.below(POINTS.len() as u64) as usize];
@@ -49,7 +43,7 @@ fn the_daemon_is_killed_again_and_again() {
             )
         } else {
             let moment = run.moment(2_500);
-            let daemon = Daemon::run(&scenario, &file);
+            let daemon = Daemon::run(scenario, &file);
             std::thread::sleep(moment);
             daemon.kill();
             format!("after {} ms", moment.as_millis())
@@ -63,29 +57,27 @@ fn the_daemon_is_killed_again_and_again() {
         ));
     }
     let file = scenario.write_windowed(&settings);
-    let daemon = Daemon::run(&scenario, &file);
-    let verdict = run.settle(&scenario, &file, live, daemon);
-    assert!(hidden(&scenario) > 0, "no kill ever hit an open transaction");
+    let daemon = Daemon::run(scenario, &file);
+    let settled = stage.settle(&file, daemon);
+    assert!(hidden(&settled.scenario) > 0, "no kill ever hit an open transaction");
     assert!(evicted || !cfg!(feature = "rocksdb"), "no pane was ever evicted");
-    run.held(&scenario, &verdict, format_args!("{kills} kills of the daemon"));
+    settled.held(format_args!("{kills} kills of the daemon"));
 }
 
 /// A request to stop may come at any moment, and many threads hold a store then: none may fall over the process's end.
 #[test]
 fn the_daemon_is_asked_to_stop_again_and_again() {
-    let mut run = Run::begin("stops");
-    let scenario = Scenario::new("stops");
-    scenario.create_topics(4);
-    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, many_groups(run.rng.bits()).endless());
+    let mut stage = Run::begin("stops").under_load(many_groups());
+    let Stage { run, scenario, .. } = &mut stage;
     let memory = if cfg!(feature = "rocksdb") { "8MiB" } else { "256MiB" };
     let file =
         scenario.write_windowed(&Settings { parallelism: 2, lateness: "6m", memory, ..Settings::default() });
     let stops = run.either(6, 60);
     let mut unfinished = 0;
     for stop in 0..stops {
-        let mut daemon = Daemon::run(&scenario, &file);
+        let mut daemon = Daemon::run(scenario, &file);
         if stop % 2 == 0 {
-            commits(&scenario, &mut daemon, 5);
+            commits(scenario, &mut daemon, 5);
         } else {
             // From the first line of its log on it listens to signals.
             daemon.wait_for_log("onceflow");
@@ -98,14 +90,8 @@ fn the_daemon_is_asked_to_stop_again_and_again() {
         unfinished += u32::from(status.code() == Some(75));
         run.event(format_args!("stop {} of {stops}: {status}", stop + 1));
     }
-    let daemon = Daemon::run(&scenario, &file);
-    let verdict = run.settle(&scenario, &file, live, daemon);
-    run.held(&scenario, &verdict, format_args!("{stops} stops, {unfinished} without a last checkpoint"));
-}
-
-/// Long names and many open panes: far more than 8 MiB of groups.
-fn many_groups(seed: u64) -> Orders {
-    Orders { seed, users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() }
+    let daemon = Daemon::run(scenario, &file);
+    stage.settle(&file, daemon).held(format_args!("{stops} stops, {unfinished} without a last checkpoint"));
 }
 
 fn armed(scenario: &Scenario, file: &std::path::Path, point: &str) -> String {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::fold::Window;
 use onceflow_integration_tests::kafka::Kafka;
+use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::rng::Rng;
 use onceflow_integration_tests::scenario::Scenario;
 use onceflow_integration_tests::topic::{Isolation, Live, read_all};
@@ -54,14 +55,24 @@ impl Run {
         Duration::from_millis(self.rng.below(most_ms + 1))
     }
 
-    /// Ends the load, waits until the daemon has committed everything, stops it, closes all windows by a bounded run, and compares.
-    pub fn settle(&self, scenario: &Scenario, file: &Path, live: Live, mut daemon: Daemon) -> Verdict {
-        let sent = live.stop();
-        self.event(format_args!("the load has ended after {sent} orders; waiting for the daemon"));
-        drain(scenario, &mut daemon);
-        daemon.stop();
-        Daemon::run_until_end(scenario, file);
-        verify(scenario, Window::TUMBLING)
+    /// Topics on the brokers that all scenarios share, with 3,000 orders a second.
+    pub fn under_load(self, orders: Orders) -> Stage {
+        self.stage(Kafka::shared(), orders, 3_000)
+    }
+
+    /// Brokers of the scenario's own, to be hurt, with 1,500 orders a second. They live until the scenario has held: a failed one's logs
+    /// stay until the process ends.
+    pub fn on_own_brokers(self, nodes: usize, settings: &[&str], orders: Orders) -> Stage {
+        let kafka: &'static Kafka = Box::leak(Box::new(Kafka::start_cluster(nodes, settings)));
+        Stage { own_brokers: true, ..self.stage(kafka, orders, 1_500) }
+    }
+
+    fn stage(mut self, kafka: &'static Kafka, orders: Orders, per_second: u32) -> Stage {
+        let scenario = Scenario::on(kafka, self.name);
+        scenario.create_topics(4);
+        let orders = Orders { seed: self.rng.bits(), ..orders };
+        let live = Live::start(kafka, &scenario.input(), per_second, orders.endless());
+        Stage { run: self, scenario, live, own_brokers: false }
     }
 
     /// The summary: what held, and what it went through.
@@ -83,14 +94,50 @@ impl Run {
     }
 }
 
-/// Brokers of a scenario's own. They live until the process ends: whoever kills its brokers in the end saves memory.
-pub fn own_brokers(nodes: usize, settings: &[&str]) -> &'static Kafka {
-    Box::leak(Box::new(Kafka::start_cluster(nodes, settings)))
+/// A pipeline's surroundings: topics of its own, to which orders are written until the scenario settles.
+pub struct Stage {
+    /// The scenario's numbers and words.
+    pub run: Run,
+    /// Its topics and directories.
+    pub scenario: Scenario,
+    live: Live,
+    own_brokers: bool,
 }
 
-/// Ends the brokers of a scenario that is over.
-pub fn end(kafka: &Kafka) {
-    (1..=kafka.nodes()).for_each(|node| kafka.kill(node));
+impl Stage {
+    /// Ends the load, waits until the daemon has committed everything, stops it, closes all windows by a bounded run, and compares.
+    pub fn settle(self, file: &Path, mut daemon: Daemon) -> Settled {
+        let Stage { run, scenario, live, own_brokers } = self;
+        let restarts = restarts(&mut daemon);
+        let sent = live.stop();
+        run.event(format_args!("the load has ended after {sent} orders; waiting for the daemon"));
+        drain(&scenario, &mut daemon);
+        daemon.stop();
+        Daemon::run_until_end(&scenario, file);
+        let verdict = verify(&scenario, Window::TUMBLING);
+        Settled { run, scenario, verdict, restarts, own_brokers }
+    }
+}
+
+/// A scenario whose output equals the fold of its input.
+pub struct Settled {
+    run: Run,
+    /// Its topics, to ask whether the faults ever bit.
+    pub scenario: Scenario,
+    verdict: Verdict,
+    restarts: BTreeMap<&'static str, u64>,
+    own_brokers: bool,
+}
+
+impl Settled {
+    /// Says what it went through, and ends brokers of its own.
+    pub fn held(self, what: impl Display) {
+        let Settled { run, scenario, verdict, restarts, own_brokers } = self;
+        run.held(&scenario, &verdict, format_args!("{what}, the last daemon's restarts {restarts:?}"));
+        if own_brokers {
+            (1..=scenario.kafka.nodes()).for_each(|node| scenario.kafka.kill(node));
+        }
+    }
 }
 
 /// Waits until `more` records were committed to the control topic, by whoever it was.
@@ -124,6 +171,11 @@ pub fn restarts(daemon: &mut Daemon) -> BTreeMap<&'static str, u64> {
 /// The epoch of the newest decision: as many were committed.
 fn newest_epoch(scenario: &Scenario) -> u64 {
     scenario.decisions().last().and_then(|decision| decision["epoch"].as_u64()).unwrap_or(0)
+}
+
+/// Long names and many open panes: far more than 8 MiB of groups, so that there is something to evict and to store all the time.
+pub fn many_groups() -> Orders {
+    Orders { users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() }
 }
 
 /// Output and dead letters that only a reader without transactions sees: what the faults left behind.

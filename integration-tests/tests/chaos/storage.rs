@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use onceflow_integration_tests::daemon::Daemon;
-use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
-use onceflow_integration_tests::topic::Live;
 
-use crate::run::{RECOVERY, Run, commits, restarts};
+use crate::run::{RECOVERY, Run, Stage, commits, many_groups, restarts};
 
 #[test]
 fn the_checkpoint_storage_is_full_and_has_room_again() {
@@ -29,14 +27,10 @@ fn the_working_directory_is_full_and_has_room_again() {
     on_a_thread_of_its_own(|| check(Run::begin("workdir"), |scenario| scenario.dir().join("state"), (2, 12)));
 }
 
-fn check(mut run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u32, u32)) {
-    let scenario = Scenario::new("storage");
-    scenario.create_topics(4);
-    let disk = Disk::new(&run, &dir(&scenario));
-    // Long names and many open panes: far more than 8 MiB of groups, so that there is something to evict and to store all the time.
-    let orders =
-        Orders { seed: run.rng.bits(), users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() };
-    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, orders.endless());
+fn check(run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u32, u32)) {
+    let mut stage = run.under_load(many_groups());
+    let Stage { run, scenario, .. } = &mut stage;
+    let disk = Disk::new(run, &dir(scenario));
     let rounds = run.either(short, long);
     let mut file = scenario.dir().to_owned();
     let mut refused = 0;
@@ -51,8 +45,8 @@ fn check(mut run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u
             ..Settings::default()
         };
         file = scenario.write_windowed(&settings);
-        let mut daemon = disk.start(&scenario, &file);
-        commits(&scenario, &mut daemon, 10);
+        let mut daemon = disk.start(scenario, &file);
+        commits(scenario, &mut daemon, 10);
         let before = refusals(&daemon);
         daemon.within(RECOVERY, "to notice that nothing can be written", |daemon| {
             disk.fill(daemon);
@@ -68,7 +62,7 @@ fn check(mut run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u
         let (count, reasons) = (refusals(&daemon) - before, restarts(&mut daemon));
         refused += count;
         disk.relieve(&daemon);
-        commits(&scenario, &mut daemon, 5);
+        commits(scenario, &mut daemon, 5);
         run.event(format_args!(
             "{} of {rounds}: full for {} ms after the first of {count} refusals, {} of them tolerated, restarts meanwhile \
              {reasons:?}; commits again",
@@ -78,9 +72,8 @@ fn check(mut run: Run, dir: impl FnOnce(&Scenario) -> PathBuf, (short, long): (u
         ));
         daemon.stop();
     }
-    let daemon = disk.start(&scenario, &file);
-    let verdict = run.settle(&scenario, &file, live, daemon);
-    run.held(&scenario, &verdict, format_args!("{rounds} times {}, {refused} refused writes", disk.how()));
+    let daemon = disk.start(scenario, &file);
+    stage.settle(&file, daemon).held(format_args!("{rounds} times {}, {refused} refused writes", disk.how()));
 }
 
 /// How often the daemon said that something could not be written.

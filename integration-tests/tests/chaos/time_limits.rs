@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::orders::Orders;
-use onceflow_integration_tests::scenario::{Scenario, Settings};
-use onceflow_integration_tests::topic::Live;
+use onceflow_integration_tests::scenario::Settings;
 
-use crate::run::{RECOVERY, Run, commits, end, own_brokers, restarts};
+use crate::run::{RECOVERY, Run, Stage, commits, restarts};
 
 /// A transaction's limit is interval + timeout + 30 s: 38 s with these settings; a start's is 60 s longer.
 fn short_limits() -> Settings {
@@ -18,57 +17,45 @@ fn short_limits() -> Settings {
 #[test]
 #[ignore = "make chaos: wants a quiet machine"]
 fn the_broker_hangs_for_longer_than_the_time_limits() {
-    let mut run = Run::begin("hang");
-    let kafka = own_brokers(1, &[]);
-    let scenario = Scenario::on(kafka, "hang");
-    scenario.create_topics(4);
+    let mut stage = Run::begin("hang").on_own_brokers(1, &[], Orders::default());
+    let Stage { run, scenario, .. } = &mut stage;
+    let kafka = scenario.kafka;
     let file = scenario.write_windowed(&short_limits());
-    let orders = Orders { seed: run.rng.bits(), ..Orders::default() };
-    let live = Live::start(kafka, &scenario.input(), 1_500, orders.endless());
-    let mut daemon = Daemon::run(&scenario, &file);
+    let mut daemon = Daemon::run(scenario, &file);
     // Longer than a checkpoint's limit, than a transaction's, than a start's; then briefly again, when all that is long ago.
     let hangs: &[u64] = run.either(&[45], &[12, 50, 150, 1, 3, 20, 70, 4]);
     for seconds in hangs {
-        commits(&scenario, &mut daemon, 3);
+        commits(scenario, &mut daemon, 3);
         std::thread::sleep(run.moment(200));
         kafka.signal(1, libc::SIGSTOP);
         std::thread::sleep(Duration::from_secs(*seconds));
         assert_eq!(daemon.get("/healthz").map(|answer| answer.status), Some(200), "the process must stay up");
         kafka.signal(1, libc::SIGCONT);
         let since = Instant::now();
-        commits(&scenario, &mut daemon, 3);
+        commits(scenario, &mut daemon, 3);
         run.event(format_args!(
             "the broker hung for {seconds} s; commits again after {:.1} s; restarts so far {:?}",
             since.elapsed().as_secs_f64(),
             restarts(&mut daemon)
         ));
     }
-    let reasons = restarts(&mut daemon);
-    let verdict = run.settle(&scenario, &file, live, daemon);
-    run.held(
-        &scenario,
-        &verdict,
-        format_args!("a broker that hung for {hangs:?} seconds, restarts {reasons:?}"),
-    );
-    end(kafka);
+    stage.settle(&file, daemon).held(format_args!("a broker that hung for {hangs:?} seconds"));
 }
 
 #[test]
 #[ignore = "make chaos: wants a quiet machine"]
 fn a_transaction_outlives_its_time_limit() {
-    let mut run = Run::begin("transaction");
     // The broker looks for such transactions every second, not every ten.
-    let kafka = own_brokers(1, &["transaction.abort.timed.out.transaction.cleanup.interval.ms=1000"]);
-    let scenario = Scenario::on(kafka, "transaction");
-    scenario.create_topics(4);
+    let soon = ["transaction.abort.timed.out.transaction.cleanup.interval.ms=1000"];
+    let mut stage = Run::begin("transaction").on_own_brokers(1, &soon, Orders::default());
+    let Stage { run, scenario, .. } = &mut stage;
+    let kafka = scenario.kafka;
     // An epoch is long, so that dead letters are in an open transaction most of the time.
     let file = scenario.write_windowed(&Settings { interval: "3s", ..short_limits() });
-    let orders = Orders { seed: run.rng.bits(), ..Orders::default() };
-    let live = Live::start(kafka, &scenario.input(), 1_500, orders.endless());
-    let mut daemon = Daemon::run(&scenario, &file);
+    let mut daemon = Daemon::run(scenario, &file);
     let rounds = run.either(1, 4);
     for round in 0..rounds {
-        commits(&scenario, &mut daemon, 2);
+        commits(scenario, &mut daemon, 2);
         let before = restarts(&mut daemon);
         let is_open = || kafka.has_open_transaction(&scenario.dead_letter(), 0);
         loop {
@@ -86,7 +73,7 @@ fn a_transaction_outlives_its_time_limit() {
         }
         let waited = since.elapsed().as_secs_f64();
         daemon.signal(libc::SIGCONT);
-        commits(&scenario, &mut daemon, 2);
+        commits(scenario, &mut daemon, 2);
         let after = restarts(&mut daemon);
         assert_ne!(before, after, "a transaction that the broker aborted went unnoticed");
         run.event(format_args!(
@@ -96,12 +83,5 @@ fn a_transaction_outlives_its_time_limit() {
     }
     let log = daemon.log();
     assert!(log.contains("looking whether another instance has taken over"), "{log}");
-    let reasons = restarts(&mut daemon);
-    let verdict = run.settle(&scenario, &file, live, daemon);
-    run.held(
-        &scenario,
-        &verdict,
-        format_args!("{rounds} transactions that outlived their limit, restarts {reasons:?}"),
-    );
-    end(kafka);
+    stage.settle(&file, daemon).held(format_args!("{rounds} transactions that outlived their limit"));
 }

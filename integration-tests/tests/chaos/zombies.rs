@@ -4,40 +4,36 @@ use std::time::Duration;
 
 use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::orders::Orders;
-use onceflow_integration_tests::scenario::{Scenario, Settings};
-use onceflow_integration_tests::topic::Live;
+use onceflow_integration_tests::scenario::Settings;
 
-use crate::run::{RECOVERY, Run, commits};
+use crate::run::{RECOVERY, Run, Stage, commits};
 
 #[test]
 #[ignore = "make chaos: wants a quiet machine"]
 fn zombies_wake_up_beside_their_successors() {
-    let mut run = Run::begin("zombies");
-    let scenario = Scenario::new("zombies");
-    scenario.create_topics(4);
-    let orders = Orders { seed: run.rng.bits(), ..Orders::default() };
-    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, orders.endless());
+    let mut stage = Run::begin("zombies").under_load(Orders::default());
+    let Stage { run, scenario, .. } = &mut stage;
     let rounds = run.either(3, 25);
     let mut file = scenario.write_windowed(&Settings::default());
-    let mut owner = Daemon::run(&scenario, &file);
+    let mut owner = Daemon::run(scenario, &file);
     let mut woken = 0;
     for round in 0..rounds {
         file = scenario.write_windowed(&Settings { parallelism: 1 + round % 2, ..Settings::default() });
-        commits(&scenario, &mut owner, 2);
+        commits(scenario, &mut owner, 2);
         std::thread::sleep(run.moment(150));
         owner.signal(libc::SIGSTOP);
         let mut instances = vec![owner];
         // Some successors are stopped while they start: they may wake up with the fence still to be raised.
         for _ in 0..run.rng.below(3) {
             let moment = run.moment(1_500);
-            let successor = Daemon::run(&scenario, &file);
+            let successor = Daemon::run(scenario, &file);
             std::thread::sleep(moment);
             successor.signal(libc::SIGSTOP);
             instances.push(successor);
         }
-        let mut successor = Daemon::run(&scenario, &file);
+        let mut successor = Daemon::run(scenario, &file);
         if run.rng.one_in(2) {
-            commits(&scenario, &mut successor, 2);
+            commits(scenario, &mut successor, 2);
         } else {
             std::thread::sleep(run.moment(1_500));
         }
@@ -55,8 +51,7 @@ fn zombies_wake_up_beside_their_successors() {
         owner = instances.remove(place);
         instances.into_iter().for_each(Daemon::stop);
     }
-    let verdict = run.settle(&scenario, &file, live, owner);
-    run.held(&scenario, &verdict, format_args!("{woken} zombies in {rounds} rounds"));
+    stage.settle(&file, owner).held(format_args!("{woken} zombies in {rounds} rounds"));
 }
 
 /// Waits until one instance runs and all others are fenced, and says which. Whoever claimed last owns the pipeline: that may be a
