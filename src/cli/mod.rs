@@ -1,0 +1,40 @@
+//! The command line: one file for each group of commands.
+//!
+//! A command is a struct of its arguments with a `run` that returns the exit code. What is shared: `load` (settings and plans, or every
+//! mistake), `exit` (how a process ends).
+
+mod exit;
+mod load;
+mod run;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::demo::{self, DemoArgs};
+
+/// Exactly-once stream pipelines over Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "onceflow", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Validate(validate::ValidateArgs),
+    /// A pipeline under load that is killed again and again, and the proof that nothing is lost or doubled
+    Demo(DemoArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => args.run(),
+        Command::Validate(args) => args.run(),
+        Command::Demo(args) => exit::ended(demo::run(&args)),
+    }
+}
