@@ -11,6 +11,7 @@ use crate::run::{Run, Stage, commits, restarts};
 fn the_broker_is_killed_under_load_and_during_commits() {
     let mut stage = Run::begin("broker").on_own_brokers(1, &[], Orders::default());
     let Stage { run, scenario, .. } = &mut stage;
+    let kafka = scenario.kafka;
     let rounds = run.either(3, 24);
     let mut file = scenario.dir().to_owned();
     let mut unknown = 0;

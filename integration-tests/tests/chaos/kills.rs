@@ -2,7 +2,6 @@
 //! the state change from start to start, so that panes go to RocksDB and come back in every combination.
 
 use onceflow_integration_tests::daemon::Daemon;
-use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
 
 use crate::run::{Run, Stage, commits, hidden, many_groups};
@@ -37,7 +36,7 @@ fn the_daemon_is_killed_again_and_again() {
             let point = POINTS[run.rng.below(POINTS.len() as u64) as usize];
             // Nothing is claimed twice in one run.
             armed(
-                &scenario,
+                scenario,
                 &file,
                 &if point == "after-claim" { point.to_owned() } else { format!("{point}:{turn}") },
             )

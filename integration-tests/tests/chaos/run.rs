@@ -67,7 +67,7 @@ impl Run {
         Stage { own_brokers: true, ..self.stage(kafka, orders, 1_500) }
     }
 
-    fn stage(mut self, kafka: &'static Kafka, orders: Orders, per_second: u32) -> Stage {
+    fn stage(mut self, kafka: &'static Kafka, orders: Orders, per_second: u64) -> Stage {
         let scenario = Scenario::on(kafka, self.name);
         scenario.create_topics(4);
         let orders = Orders { seed: self.rng.bits(), ..orders };
