@@ -28,6 +28,10 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub enum Request {
     /// Final checkpoint, then end.
     Stop,
+    /// Read no further, close all windows, commit, then end.
+    Drain,
+    /// End at once: what was read since the last checkpoint will be read again.
+    Abandon,
 }
 
 /// The threads of one run, and how to reach them.
@@ -86,8 +90,12 @@ impl Driver {
                 self.status.ended(&outcome);
                 return outcome;
             }
-            if let Ok(Request::Stop) = self.requests.try_recv() {
-                self.handle(Event::Stop);
+            if let Ok(request) = self.requests.try_recv() {
+                self.handle(match request {
+                    Request::Stop => Event::Stop,
+                    Request::Drain => Event::Drain,
+                    Request::Abandon => Event::Abandon,
+                });
                 continue;
             }
             match self.inbox.recv_timeout(TICK) {
@@ -157,6 +165,7 @@ impl Driver {
             Effect::Freeze { epoch, frontiers, hold } => {
                 run.to_workers(|| ToWorker::Freeze { epoch, frontiers: frontiers.clone(), hold });
             }
+            Effect::StopReading => run.to_workers(|| ToWorker::StopReading),
             Effect::Resume => run.to_workers(|| ToWorker::Resume),
             effect => {
                 if let Effect::WriteSnapshot(_) = effect {

@@ -18,7 +18,7 @@ pub struct Load {
     pub held_bytes: AtomicUsize,
     /// A worker's state has outgrown its share.
     pub pressure: AtomicBool,
-    /// Partitions that have not reached the end of a bounded run.
+    /// Partitions that have not reached the end of a bounded run, or of a drain.
     pub unfinished: AtomicUsize,
     /// Records that the workers wrote to each sink in the epoch that is being committed.
     sink_records: Vec<AtomicU64>,

@@ -42,6 +42,8 @@ pub enum ToWorker {
         /// Wait for [`ToWorker::Resume`].
         hold: bool,
     },
+    /// Read no further: where each partition stands is its end.
+    StopReading,
     /// Go on.
     Resume,
     /// Write this pane whole at the next barrier, so that the segments go that hold little else.

@@ -41,7 +41,7 @@ pub struct Assigned {
     pub queue: PartitionQueue,
     /// Its place in time.
     pub clock: PartitionClock,
-    /// Where a bounded run stops reading.
+    /// Where a bounded run, or a drain, stops reading.
     pub end: Option<NextOffset>,
     /// When it was last asked for records, milliseconds since the worker began.
     pub polled_ms: u64,
@@ -261,6 +261,14 @@ impl Running {
             ToWorker::Rewrite { state_id, pane } => {
                 let step = self.thread.state_ids.iter().position(|id| *id == state_id);
                 Ok(step.map_or(Ok(()), |step| self.thread.engine.rewrite(step, pane))?)
+            }
+            ToWorker::StopReading => {
+                for partition in &mut self.thread.partitions {
+                    let here = partition.clock.next_offset();
+                    partition.end = Some(partition.end.map_or(here, |end| end.min(here)));
+                }
+                self.note_finished();
+                Ok(())
             }
             ToWorker::Resume => {
                 self.standing = false;

@@ -33,6 +33,8 @@ struct Shell {
     claims: u32,
     next_offset: i64,
     watermark: Option<i64>,
+    /// The partition has reached its end.
+    finished: bool,
     /// Window ends that hold rows.
     windows: Vec<i64>,
     traces: Traces,
@@ -51,6 +53,7 @@ impl Shell {
             claims: 0,
             next_offset: 5,
             watermark: None,
+            finished: false,
             windows: vec![],
             traces: Traces::default(),
             outcome: None,
@@ -77,7 +80,7 @@ impl Shell {
 
     fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
-        self.event(Event::Tick(Load::default()));
+        self.event(Event::Tick(Load { finished: self.finished, ..Load::default() }));
     }
 
     fn next_end(&self) -> Option<i64> {
@@ -135,6 +138,7 @@ impl Shell {
             }
             Effect::Restore(decision) => {
                 self.next_offset = decision.positions[0].next_offset.0;
+                self.finished = false;
                 Event::Restored(Box::new(Restored { frontiers: vec![Frontiers::START], kept: vec![] }))
             }
             Effect::StartWorkers(_) => Event::WorkersStarted,
@@ -145,7 +149,7 @@ impl Shell {
                     next_offset: NextOffset(self.next_offset),
                     watermark: self.watermark.map(Watermark),
                     idle: false,
-                    finished: false,
+                    finished: self.finished,
                 }],
                 next_ends: vec![self.next_end()],
                 cold: false,
@@ -201,6 +205,10 @@ impl Shell {
             }
             Effect::End(outcome) => {
                 self.outcome = Some(outcome);
+                return None;
+            }
+            Effect::StopReading => {
+                self.finished = true;
                 return None;
             }
             Effect::Resume
@@ -448,6 +456,45 @@ fn a_stop_during_a_checkpoint_takes_one_more() {
         shell.coordinator.committed().map(|decision| decision.positions[0].next_offset),
         Some(NextOffset(13))
     );
+}
+
+#[test]
+fn a_drain_closes_all_windows_where_the_workers_stand() {
+    let mut shell = Shell::started(settings());
+    (shell.next_offset, shell.watermark, shell.windows) = (12, Some(100), vec![100, 200, 300]);
+    shell.event(Event::Drain);
+    assert_eq!(shell.log, ["StopReading"]);
+    shell.pass(1);
+    assert_eq!((shell.outcome.as_ref(), &shell.windows[..]), (None, &[300][..]), "the byte limit holds");
+    shell.pass(1);
+    assert_eq!((shell.outcome.as_ref(), &shell.windows[..]), (Some(&Outcome::Done), &[][..]));
+    assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 300, purged: 300 }]);
+}
+
+#[test]
+fn a_drain_outlives_a_failure_and_waits_for_no_start_that_will_not_come() {
+    let mut shell = Shell::started(settings());
+    shell.windows = vec![100];
+    shell.event(Event::Drain);
+    shell.event(failure(ErrorKind::EpochFailed));
+    assert_eq!(shell.coordinator.phase(), Phase::BackingOff);
+    shell.pass(10);
+    assert_eq!(shell.asked("StopReading"), 2, "the next run drains too");
+    shell.pass(1);
+    assert_eq!((shell.outcome, &shell.windows[..]), (Some(Outcome::Done), &[][..]));
+
+    let mut shell = Shell::new(settings());
+    shell.event(Event::Drain);
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+}
+
+#[test]
+fn what_is_abandoned_ends_at_once() {
+    let mut shell = Shell::started(settings());
+    shell.next_offset = 12;
+    shell.event(Event::Abandon);
+    assert_eq!(shell.outcome, Some(Outcome::StoppedWithoutCheckpoint));
+    assert_eq!(shell.log, ["TearDown", "End"]);
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub const ROWS: &[&str] = &[
     "kept snapshots retired",
     "stopped with a final checkpoint",
     "bounded run complete",
+    "drained",
     "a pass of windows was cut short",
     "an idle partition",
     "late records",

@@ -41,6 +41,8 @@ pub struct Instance {
     pub paused_until_ms: u64,
     /// A stop was asked for.
     pub stopping: bool,
+    /// It is to close all windows before it ends.
+    draining: bool,
     /// How it ended.
     pub outcome: Option<Outcome>,
 }
@@ -75,6 +77,7 @@ impl Instance {
             pass_rows: 0,
             paused_until_ms: 0,
             stopping: false,
+            draining: false,
             outcome: None,
         }
     }
@@ -97,6 +100,13 @@ impl Instance {
     pub fn stop(&mut self) {
         self.stopping = true;
         self.events.push_back((0, Event::Stop));
+    }
+
+    /// `stop --drain`.
+    pub fn drain(&mut self) {
+        self.stopping = true;
+        self.draining = true;
+        self.events.push_back((0, Event::Drain));
     }
 
     /// One of its threads does one thing; whether there was any.
@@ -240,6 +250,7 @@ impl Instance {
         if let Effect::End(outcome) = effect {
             outside.say(self.process, || format!("ends: {outcome:?}"));
             match (&outcome, &self.ends) {
+                (Outcome::Done, _) if self.draining => outside.coverage.row("drained"),
                 (Outcome::Done, Some(_)) if !self.stopping => outside.coverage.row("bounded run complete"),
                 (Outcome::Done, _) => outside.coverage.row("stopped with a final checkpoint"),
                 _ => {}
@@ -269,7 +280,7 @@ impl Instance {
                 workers(run, ToWorker::Barrier);
             }
             Effect::Fire { step, end } => {
-                if self.ends.is_some() {
+                if self.ends.is_some() || self.draining {
                     outside.judge.bounded();
                 }
                 workers(run, ToWorker::Fire(step, end));
@@ -283,6 +294,7 @@ impl Instance {
                 }
                 workers(run, ToWorker::Freeze(epoch, frontiers, hold));
             }
+            Effect::StopReading => workers(run, ToWorker::StopReading),
             Effect::Resume => workers(run, ToWorker::Resume),
             effect => {
                 match &effect {

@@ -50,6 +50,8 @@ pub enum ToWorker {
     Freeze(Epoch, Vec<Frontiers>, bool),
     /// Write a pane whole at the next freeze.
     Rewrite(u32, i64),
+    /// Where each partition stands is its end.
+    StopReading,
     /// Go on.
     Resume,
 }

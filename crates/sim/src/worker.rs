@@ -247,6 +247,13 @@ impl WorkerThread {
                 Task::Engine(task) => task.worker.rewrite(step as usize, pane),
                 Task::Fold(..) => Ok(()),
             },
+            ToWorker::StopReading => {
+                for partition in &mut self.partitions {
+                    let here = partition.clock.next_offset();
+                    partition.end = Some(partition.end.map_or(here, |end| end.min(here)));
+                }
+                Ok(())
+            }
             ToWorker::Resume => {
                 self.standing = false;
                 Ok(())

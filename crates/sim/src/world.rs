@@ -240,8 +240,10 @@ impl World {
                 self.instances[at].pause(outside);
             }
             if !self.instances[at].stopping && outside.strikes(Hazard::Stop) {
-                outside.say(self.instances[at].process, || "is asked to stop".into());
-                self.instances[at].stop();
+                let drain = outside.rng.chance(300);
+                let asked = if drain { "is asked to drain" } else { "is asked to stop" };
+                outside.say(self.instances[at].process, || asked.into());
+                if drain { self.instances[at].drain() } else { self.instances[at].stop() }
             }
         }
         if self.instances.len() < 3 && outside.strikes(Hazard::SecondInstance) {

@@ -92,10 +92,8 @@ impl Coordinator {
             || load.records >= self.settings.max_records
             || load.output_bytes >= self.settings.max_bytes;
         // Memory, a request, a pass that was cut short and the end of a bounded run do not wait for the pause.
-        let at_once = load.pressure
-            || self.triggered
-            || checkpoint.pass.cut
-            || (load.finished && self.settings.until_end);
+        let at_once =
+            load.pressure || self.triggered || checkpoint.pass.cut || (load.finished && self.bounded);
         if at_once || (due && !paused) {
             self.barrier(now_ms, effects);
         }
@@ -222,7 +220,7 @@ impl Coordinator {
 
     /// Whether nothing is left to do after this barrier.
     fn is_over(&self) -> bool {
-        let complete = self.settings.until_end && self.checkpoint.all_finished() && !self.checkpoint.pass.cut;
+        let complete = self.bounded && self.checkpoint.all_finished() && !self.checkpoint.pass.cut;
         self.checkpoint.last || complete
     }
 

@@ -14,6 +14,10 @@ pub enum Event {
     Tick(Load),
     /// End with a final checkpoint (SIGTERM, `stop`).
     Stop,
+    /// End where the workers stand: every window closes, as at the end of a bounded run.
+    Drain,
+    /// End at once, without a checkpoint: what was read since the last one will be read again.
+    Abandon,
     /// Take a checkpoint now.
     Trigger,
     /// Answer to [`Effect::EnsureControlTopic`].
@@ -270,6 +274,8 @@ pub enum Effect {
     /// Find all claims, whatever became of their transactions, and what became of those that follow the newest of these.
     LookForClaims(Vec<ClaimId>),
 
+    /// Every worker: take where each partition stands for its end. Not answered.
+    StopReading,
     /// Every worker: go on. Not answered.
     Resume,
     /// The commit is confirmed: begin the next transaction and let out the output held since the barrier. Not answered.

@@ -77,6 +77,10 @@ pub struct Coordinator {
     checkpoint: Checkpoint,
     /// A stop was asked for.
     stopping: bool,
+    /// The run ends where every partition has reached its end: the source's, or where a drain found it.
+    bounded: bool,
+    /// A drain was asked for.
+    draining: bool,
     /// A checkpoint was asked for.
     triggered: bool,
     fenced_by: Option<String>,
@@ -88,6 +92,7 @@ impl Coordinator {
         Coordinator {
             recovery: Recovery::new(settings.restart),
             frontiers: vec![Frontiers::START; settings.steps.len()],
+            bounded: settings.until_end,
             settings,
             phase: Phase::New,
             deadline_ms: None,
@@ -96,6 +101,7 @@ impl Coordinator {
             kept: vec![],
             checkpoint: Checkpoint::default(),
             stopping: false,
+            draining: false,
             triggered: false,
             fenced_by: None,
         }
@@ -136,6 +142,8 @@ impl Coordinator {
             Event::Start if self.phase == Phase::New => self.begin(now_ms, &mut effects),
             Event::Tick(load) => self.tick(now_ms, load, &mut effects),
             Event::Stop => self.stop(now_ms, &mut effects),
+            Event::Drain => self.drain(&mut effects),
+            Event::Abandon => self.end(Outcome::StoppedWithoutCheckpoint, &mut effects),
             Event::Trigger => self.triggered = true,
             Event::Failed(failure) => self.fail(now_ms, failure, &mut effects),
             Event::Refused(reason) => self.refuse(now_ms, reason, &mut effects),
@@ -219,6 +227,18 @@ impl Coordinator {
             phase if phase.has_workers() => {}
             // Nothing was consumed since the last decision that could still be committed.
             _ => self.end(Outcome::Done, effects),
+        }
+    }
+
+    /// Ends as a bounded run does whose ends are where the workers stand now. A run that fails meanwhile is followed by one that ends
+    /// where it begins.
+    fn drain(&mut self, effects: &mut Vec<Effect>) {
+        self.draining = true;
+        self.bounded = true;
+        if self.phase.has_workers() {
+            effects.push(Effect::StopReading);
+        } else if matches!(self.phase, Phase::New | Phase::Fenced) {
+            self.end(Outcome::Done, effects);
         }
     }
 

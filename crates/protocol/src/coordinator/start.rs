@@ -243,6 +243,9 @@ impl Coordinator {
         let (positions, frontiers) = (self.start.positions.clone(), self.frontiers.clone());
         self.checkpoint = Checkpoint::new(now_ms, positions, frontiers, self.base_counts());
         self.enter(Phase::Running, now_ms, None);
+        if self.draining {
+            effects.push(Effect::StopReading);
+        }
     }
 
     /// A decision of this instance over the run's present positions.
