@@ -1,22 +1,17 @@
-//! The daemon: settings, pipelines, HTTP, signals, and the exit code.
+//! The process around the pipelines: HTTP, signals, and the exit code.
 //!
-//! Every pipeline has a fate of its own: one that fails leaves the others running, and the process unready. It ends when the last
-//! pipeline has ended.
+//! It ends when the last pipeline has ended; where pipelines come from a directory, only when a signal asks for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
-use onceflow_engine::plan::Plan;
 use onceflow_protocol::ErrorKind;
-use onceflow_protocol::coordinator::{Failure, Outcome};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use onceflow_protocol::coordinator::Outcome;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::http::{HttpServer, Statuses};
+use crate::http::{App, HttpServer};
+use crate::inputs::{Inputs, Loaded};
 use crate::metrics::Metrics;
-use crate::pipeline::{Context, Driver, Request, Status, said};
-use crate::settings::Settings;
+use crate::supervisor::{Mode, Supervisor};
 
 /// Exit code for bad data under `on_error: fail` (EX_DATAERR).
 const BAD_DATA: u8 = 65;
@@ -25,112 +20,73 @@ const TEMPORARY: u8 = 75;
 /// Exit code for a mistake in a file or a setting (EX_CONFIG).
 pub const CONFIG: u8 = 78;
 
-/// How the daemon runs its pipelines.
-#[derive(Clone, Copy, Debug)]
-pub struct Mode {
-    /// Stop at the offsets that are the sources' ends now.
-    pub until_end: bool,
-}
-
-/// Runs pipelines until they have ended, or until a signal asks them to. Returns the process's exit code; threads of the pipelines may
-/// still be at work.
+/// Runs what was loaded from `inputs` until it has ended, or until a signal asks for it. Returns the process's exit code; threads of the
+/// pipelines may still be at work.
 ///
 /// # Errors
 /// If the HTTP address cannot be bound, or the process lacks threads.
-pub fn run(settings: &Settings, plans: Vec<Plan>, mode: Mode) -> anyhow::Result<u8> {
+pub fn run(inputs: Inputs, loaded: Loaded, mode: Mode) -> anyhow::Result<u8> {
     let metrics = Metrics::new()?;
-    let statuses = Statuses::default();
+    let http = loaded.settings.http.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let server = runtime.block_on(HttpServer::bind(settings.http.listen, metrics.clone(), statuses.clone()));
-    let server = server
-        .map_err(|error| anyhow::anyhow!("http.listen: {} cannot be bound: {error}", settings.http.listen))?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %server.address()?, namespace = settings.namespace, "onceflow");
-    runtime.spawn(server.serve(std::future::pending()));
-
-    let (ended, outcomes) = unbounded_channel();
-    let mut pipelines = vec![];
-    for plan in plans {
-        pipelines.push(start(settings, plan, mode, &metrics, &statuses, ended.clone())?);
-    }
-    drop(ended);
-    let code = runtime.block_on(wait(pipelines, outcomes))?;
+    // Before anything is started that would have to be stopped.
+    let server = runtime
+        .block_on(HttpServer::bind(&http))
+        .map_err(|error| anyhow::anyhow!("http.listen: {} cannot be bound: {error}", http.listen))?;
+    let namespace = loaded.settings.namespace.as_str();
+    let pipelines = loaded.pipelines.len();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %server.address()?, namespace, pipelines, "onceflow");
+    let signals = runtime.block_on(async { Signals::new() })?;
+    let supervisor = Supervisor::start(inputs, loaded, mode, metrics.clone())?;
+    runtime.spawn(server.serve(App { supervisor: supervisor.clone(), metrics }, std::future::pending()));
+    let outcomes = runtime.block_on(wait(supervisor, signals));
     runtime.shutdown_timeout(Duration::from_millis(100));
-    Ok(code)
+    Ok(outcomes.iter().map(exit_code).fold(0, worse))
 }
 
-fn start(
-    settings: &Settings,
-    plan: Plan,
-    mode: Mode,
-    metrics: &Metrics,
-    statuses: &Statuses,
-    ended: UnboundedSender<Outcome>,
-) -> anyhow::Result<Sender<Request>> {
-    let name = plan.pipeline.clone();
-    let metrics = Arc::new(metrics.pipeline(&name)?);
-    let status = || Status::new(&name, statuses.clone(), metrics.clone());
-    let (status, fate) = (status(), status());
-    let (requests, inbox) = bounded(16);
-    let context = match Context::new(Arc::new(plan), &settings.namespace, mode.until_end, metrics) {
-        Ok(context) => Arc::new(context),
-        Err(error) => {
-            let outcome = Outcome::Failed(Failure { kind: error.kind, message: error.to_string() });
-            tracing::error!(pipeline = name, reason = %error, "cannot be started");
-            status.ended(&outcome);
-            let _ = ended.send(outcome);
-            return Ok(requests);
-        }
-    };
-    std::thread::Builder::new().name(format!("driver-{name}")).spawn(move || {
-        let driver = Driver::new(context, status, inbox);
-        let _ = ended.send(supervise(&name, &fate, move || driver.run()));
-    })?;
-    Ok(requests)
+/// Signals that would end the process if nobody listened.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
 }
 
-/// Runs a pipeline. A broken invariant, at which its driver panics, ends this pipeline alone, and leaves word in the log and in the
-/// probes.
-fn supervise(pipeline: &str, status: &Status, run: impl FnOnce() -> Outcome) -> Outcome {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let message = format!("a broken invariant stopped the pipeline: {}", said(panic.as_ref()));
-        tracing::error!(pipeline, reason = message, "failed; this is a bug of Onceflow");
-        let outcome = Outcome::Failed(Failure { kind: ErrorKind::Bug, message });
-        status.ended(&outcome);
-        outcome
-    })
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
-/// Waits for every pipeline's end; a signal asks all of them to stop.
-async fn wait(
-    pipelines: Vec<Sender<Request>>,
-    mut outcomes: UnboundedReceiver<Outcome>,
-) -> anyhow::Result<u8> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut code = 0;
+/// Waits for the end; a signal asks for it, or for a reload.
+async fn wait(supervisor: Supervisor, mut signals: Signals) -> Vec<Outcome> {
+    let over = supervisor.over();
+    tokio::pin!(over);
     loop {
         tokio::select! {
-            outcome = outcomes.recv() => match outcome {
-                Some(outcome) => code = worse(code, exit_code(&outcome)),
-                None => return Ok(code),
-            },
-            _ = terminate.recv() => stop(&pipelines),
-            _ = interrupt.recv() => stop(&pipelines),
+            outcomes = &mut over => return outcomes,
+            _ = signals.terminate.recv() => stop(&supervisor),
+            _ = signals.interrupt.recv() => stop(&supervisor),
+            _ = signals.hangup.recv() => {
+                let supervisor = supervisor.clone();
+                // What it did, or why it did nothing, is in the log.
+                tokio::spawn(async move { supervisor.reload().await.is_ok() });
+            }
         }
     }
 }
 
-fn stop(pipelines: &[Sender<Request>]) {
+fn stop(supervisor: &Supervisor) {
     tracing::info!("stopping: a final checkpoint, then the end");
-    for pipeline in pipelines {
-        // One that has ended, or was asked often enough, needs no asking.
-        let _ = pipeline.try_send(Request::Stop);
-    }
+    supervisor.close();
 }
 
 fn exit_code(outcome: &Outcome) -> u8 {
     match outcome {
-        Outcome::Done => 0,
+        Outcome::Done | Outcome::Abandoned => 0,
         Outcome::StoppedWithoutCheckpoint => TEMPORARY,
         Outcome::Refused(_) => 1,
         Outcome::Failed(failure) => match failure.kind {
@@ -158,29 +114,9 @@ fn worse(one: u8, other: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use onceflow_protocol::coordinator::Phase;
+    use onceflow_protocol::coordinator::Failure;
 
     use super::*;
-
-    #[test]
-    fn a_broken_invariant_poisons_one_pipeline() {
-        let (metrics, statuses) = (Metrics::new().unwrap(), Statuses::default());
-        let status = |name| Status::new(name, statuses.clone(), Arc::new(metrics.pipeline(name).unwrap()));
-        let (sound, broken) = (status("sound"), status("broken"));
-        for status in [&sound, &broken] {
-            status.entered(Phase::Running, None);
-        }
-        let outcome = supervise("broken", &broken, || panic!("illegal transition"));
-        assert!(
-            matches!(&outcome, Outcome::Failed(failure) if failure.kind == ErrorKind::Bug),
-            "{outcome:?}"
-        );
-        assert_eq!(supervise("sound", &sound, || Outcome::Done), Outcome::Done);
-        let all = statuses.all();
-        assert_eq!((all[0].state, all[0].ready), ("running", true));
-        assert_eq!((all[1].state, all[1].ready), ("failed", false));
-        assert!(all[1].detail.ends_with("illegal transition"), "{}", all[1].detail);
-    }
 
     #[test]
     fn exit_codes_say_what_to_do() {

@@ -28,6 +28,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Shared {
     process: Registry,
+    config_last_reload_successful: IntGauge,
     pipelines: Mutex<BTreeMap<String, Registry>>,
 }
 
@@ -39,7 +40,21 @@ impl Metrics {
         process.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let build = register(&process, |opts| IntGaugeVec::new(opts, &["version"]), BUILD_INFO)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Metrics { shared: Arc::new(Shared { process, pipelines: Mutex::default() }) })
+        let config_last_reload_successful = register(&process, IntGauge::with_opts, LAST_RELOAD)?;
+        // What is running was read without a mistake.
+        config_last_reload_successful.set(1);
+        let shared = Shared { process, config_last_reload_successful, pipelines: Mutex::default() };
+        Ok(Metrics { shared: Arc::new(shared) })
+    }
+
+    /// The settings and pipeline files were read again: with a mistake, or without.
+    pub fn reloaded(&self, successful: bool) {
+        self.shared.config_last_reload_successful.set(successful.into());
+    }
+
+    /// A pipeline is no more.
+    pub fn remove(&self, pipeline: &str) {
+        self.pipelines().remove(pipeline);
     }
 
     /// New metrics for a pipeline, all zero. Those of an earlier pipeline of that name go.
@@ -72,6 +87,11 @@ impl Metrics {
         self.shared.pipelines.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+const LAST_RELOAD: (&str, &str) = (
+    "onceflow_config_last_reload_successful",
+    "1 if settings and pipeline files were without a mistake when they were read last, 0 if that changed nothing.",
+);
 
 const BUILD_INFO: (&str, &str) = ("onceflow_build_info", "Always 1; the version is a label.");
 

@@ -5,11 +5,12 @@
 //! setting are left alone: container platforms set such ones for any service of the same name (`ONCEFLOW_SERVICE_HOST`).
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::storage::check_component;
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub http: Http,
     /// Logs.
     pub log: Log,
+    /// Directory of the pipelines that run where the command line names none.
+    pub pipelines: Option<PathBuf>,
     /// What pipelines get that do not say it themselves.
     pub defaults: Defaults,
 }
@@ -36,6 +39,11 @@ pub struct Settings {
 pub struct Http {
     /// Address and port; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// What the API wants to see where `listen` is not loopback.
+    pub token: Option<Secret>,
+    /// Further names that this server is asked by, without ports.
+    #[serde(deserialize_with = "names")]
+    pub hosts: Vec<String>,
 }
 
 /// `log`.
@@ -72,6 +80,47 @@ pub enum LogFormat {
     Json,
 }
 
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct Secret(String);
+
+impl Secret {
+    /// Whether `given` is it. How long that takes tells nothing about where they differ.
+    pub fn is(&self, given: &[u8]) -> bool {
+        let own = self.0.as_bytes();
+        let pairs = given.iter().zip(own.iter().cycle());
+        let differing = pairs.fold(0, |differing, (one, other)| differing | (one ^ other));
+        given.len() == own.len() && std::hint::black_box(differing) == 0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Secret {
+        Secret(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A list of names, or a text with commas between them, as a variable holds it.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        Text(String),
+        List(Vec<String>),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::Text(text) => text.split(',').map(|name| name.trim().to_owned()).collect(),
+        Names::List(names) => names,
+    })
+}
+
 /// `defaults`: sections of a pipeline file, in the same form. They are checked together with the pipeline that uses them.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +147,7 @@ impl Default for Settings {
             namespace: "onceflow".to_owned(),
             http: Http::default(),
             log: Log::default(),
+            pipelines: None,
             defaults: Defaults::default(),
         }
     }
@@ -105,7 +155,7 @@ impl Default for Settings {
 
 impl Default for Http {
     fn default() -> Http {
-        Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Http { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token: None, hosts: vec![] }
     }
 }
 
@@ -133,6 +183,9 @@ impl Settings {
             .build()
             .and_then(Config::try_deserialize)
             .map_err(|error| SettingsError(error.to_string()))?;
+        if settings.http.token.as_ref().is_some_and(|token| token.0.is_empty()) {
+            return Err(SettingsError("http.token: it is empty".to_owned()));
+        }
         check_component(&settings.namespace)
             .map_err(|what| SettingsError(format!("namespace `{}`: {what}", settings.namespace)))?;
         Ok(settings)
@@ -140,7 +193,8 @@ impl Settings {
 }
 
 fn names_a_setting(variable: &str) -> bool {
-    variable == "ONCEFLOW_NAMESPACE" || (variable.starts_with("ONCEFLOW_") && variable.contains("__"))
+    matches!(variable, "ONCEFLOW_NAMESPACE" | "ONCEFLOW_PIPELINES")
+        || (variable.starts_with("ONCEFLOW_") && variable.contains("__"))
 }
 
 #[cfg(test)]
@@ -190,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_compared_and_never_printed() {
+        let variables = [("ONCEFLOW_HTTP__TOKEN", "0123"), ("ONCEFLOW_HTTP__HOSTS", "a.example, b.example")];
+        let settings = load("http: {token: other, hosts: [c.example]}", &variables).unwrap();
+        assert_eq!(settings.http.hosts, ["a.example", "b.example"]);
+        let token = settings.http.token.as_ref().unwrap();
+        for (given, is) in [("0123", true), ("0124", false), ("012", false), ("01230123", false), ("", false)]
+        {
+            assert_eq!(token.is(given.as_bytes()), is, "{given}");
+        }
+        assert!(!format!("{settings:?}").contains("0123"), "{settings:?}");
+    }
+
+    #[test]
     fn mistakes_are_refused_by_name() {
         for (yaml, variables, named) in [
             ("htpp: {}", &[][..], "htpp"),
@@ -198,6 +265,7 @@ mod tests {
             ("log: {level: loud}", &[], "loud"),
             ("defaults: {sources: {}}", &[], "sources"),
             ("namespace: ../up", &[], "../up"),
+            ("http: {token: ''}", &[], "http.token"),
             ("", &[("ONCEFLOW_HTTP__LISTN", "127.0.0.1:1")], "listn"),
             ("", &[("ONCEFLOW_LOG__LEVEL", "loud")], "loud"),
         ] {

@@ -1,10 +1,9 @@
 //! The command line: one file for each group of commands.
 //!
-//! A command is a struct of its arguments with a `run` that returns the exit code. What is shared: `load` (settings and plans, or every
-//! mistake), `exit` (how a process ends).
+//! A command is a struct of its arguments with a `run` that returns the exit code. What is shared: `exit` (how a process ends), and
+//! [`Inputs`](crate::inputs::Inputs) (settings and plans, or every mistake).
 
 mod exit;
-mod load;
 mod run;
 mod validate;
 

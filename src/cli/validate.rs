@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit::refuse;
-use super::load::load;
+use crate::inputs::Inputs;
 
 /// Check pipeline files without any network: every mistake, with its place; exit code 78 if there is one
 #[derive(Debug, Args)]
 #[command(after_help = "Example: onceflow validate orders-per-user.yaml")]
 pub struct ValidateArgs {
-    /// Pipeline files
-    #[arg(required = true, value_name = "FILE")]
+    /// Pipeline files, or directories of them
+    #[arg(required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
     /// The daemon's own settings [default: /etc/onceflow/onceflow.yaml, if it exists]
     #[arg(long, value_name = "FILE")]
@@ -23,10 +23,11 @@ pub struct ValidateArgs {
 impl ValidateArgs {
     /// Checks, and says what is wrong.
     pub fn run(&self) -> ExitCode {
-        match load(&self.files, self.config.as_deref()) {
-            Ok((_, plans)) => {
-                for (file, plan) in self.files.iter().zip(&plans) {
-                    println!("{}: pipeline `{}` is valid", file.display(), plan.pipeline);
+        let inputs = Inputs { named: self.files.clone(), config: self.config.clone() };
+        match inputs.load() {
+            Ok(loaded) => {
+                for pipeline in &loaded.pipelines {
+                    println!("{}: pipeline `{}` is valid", pipeline.file.display(), pipeline.plan.pipeline);
                 }
                 ExitCode::SUCCESS
             }

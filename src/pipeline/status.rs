@@ -1,11 +1,54 @@
 //! How a pipeline is, for probes and metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use onceflow_protocol::coordinator::{Outcome, Phase};
 
-use crate::http::{PipelineStatus, Statuses};
 use crate::metrics::PipelineMetrics;
+
+/// How one pipeline is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub name: String,
+    /// One of [`PIPELINE_STATES`](crate::metrics::PIPELINE_STATES).
+    pub state: &'static str,
+    /// Whether it does its work.
+    pub ready: bool,
+    /// What an operator should know: whom it was fenced by, why it failed. May be empty.
+    pub detail: String,
+}
+
+/// The pipelines of this process. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Statuses {
+    shared: Arc<Mutex<Vec<PipelineStatus>>>,
+}
+
+impl Statuses {
+    /// Sets what is known of a pipeline; it is found by its name.
+    pub fn set(&self, status: PipelineStatus) {
+        let mut all = self.lock();
+        match all.iter_mut().find(|known| known.name == status.name) {
+            Some(known) => *known = status,
+            None => all.push(status),
+        }
+    }
+
+    /// Forgets a pipeline.
+    pub fn remove(&self, pipeline: &str) {
+        self.lock().retain(|known| known.name != pipeline);
+    }
+
+    /// All of them, in the order in which they came.
+    pub fn all(&self) -> Vec<PipelineStatus> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PipelineStatus>> {
+        self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
 
 /// Tells the probes and the metrics what state a pipeline is in.
 pub struct Status {
@@ -39,7 +82,9 @@ impl Status {
     /// The pipeline has come to its end.
     pub fn ended(&self, outcome: &Outcome) {
         match outcome {
-            Outcome::Done | Outcome::StoppedWithoutCheckpoint => self.set("stopped", true, String::new()),
+            Outcome::Done | Outcome::StoppedWithoutCheckpoint | Outcome::Abandoned => {
+                self.set("stopped", true, String::new())
+            }
             Outcome::Failed(failure) => self.set("failed", false, failure.message.clone()),
             Outcome::Refused(reason) => self.set("failed", false, reason.clone()),
         }

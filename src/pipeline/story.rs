@@ -219,6 +219,12 @@ impl Story {
                     "stopped without a final checkpoint; the last records will be read again"
                 )
             }
+            Outcome::Abandoned => {
+                tracing::warn!(
+                    pipeline,
+                    "abandoned, as asked; what was read since the last checkpoint will be read again"
+                )
+            }
             Outcome::Failed(failure) => {
                 tracing::error!(pipeline, kind = %failure.kind, reason = failure.message, "failed; a restart would fail again")
             }

@@ -493,7 +493,7 @@ fn what_is_abandoned_ends_at_once() {
     let mut shell = Shell::started(settings());
     shell.next_offset = 12;
     shell.event(Event::Abandon);
-    assert_eq!(shell.outcome, Some(Outcome::StoppedWithoutCheckpoint));
+    assert_eq!(shell.outcome, Some(Outcome::Abandoned));
     assert_eq!(shell.log, ["TearDown", "End"]);
 }
 

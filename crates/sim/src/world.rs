@@ -333,7 +333,7 @@ impl World {
         if let Some(outcome) = &self.instances[at].outcome {
             let process = self.instances[at].process;
             match outcome {
-                Outcome::Done | Outcome::StoppedWithoutCheckpoint => {
+                Outcome::Done | Outcome::StoppedWithoutCheckpoint | Outcome::Abandoned => {
                     self.instances.swap_remove(at);
                 }
                 Outcome::Refused(_)

@@ -12,6 +12,7 @@ mod environment;
 mod scalar;
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, StrInput, Tag};
 
@@ -32,6 +33,21 @@ pub struct Node {
     pub value: Value,
     /// Where.
     pub span: Span,
+}
+
+/// What it says, wherever it stands.
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.value {
+            Value::Scalar(scalar) => (0u8, &scalar.text, scalar.plain).hash(state),
+            Value::List(items) => (1u8, items).hash(state),
+            Value::Map(entries) => {
+                (2u8, entries.len()).hash(state);
+                entries.iter().for_each(|(key, node)| (&key.name, node).hash(state));
+            }
+            Value::Invalid => 3u8.hash(state),
+        }
+    }
 }
 
 /// What a node holds.

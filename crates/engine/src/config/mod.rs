@@ -11,6 +11,8 @@ mod compile;
 mod document;
 mod spec;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::plan::Plan;
 
@@ -42,12 +44,23 @@ pub fn compile(
 ) -> Result<Plan, Diagnostics> {
     let mut found: Vec<Diagnostic> = vec![];
     let root = document::parse(text, environment, &mut found);
-    let spec = root.and_then(|root| spec::read(&root, &mut found));
+    let spec = root.as_ref().and_then(|root| spec::read(root, &mut found));
     let plan = spec.and_then(|spec| compile::compile(&spec, defaults, &mut found));
-    match plan {
-        Some(plan) if found.is_empty() => Ok(plan),
+    match (root, plan) {
+        (Some(root), Some(mut plan)) if found.is_empty() => {
+            plan.fingerprint = fingerprint(&root, &plan);
+            Ok(plan)
+        }
         _ => Err(Diagnostics::new(file, text, found)),
     }
+}
+
+/// What the file says and what it leaves to the defaults: comments, and defaults that it overrides, are not part of it.
+fn fingerprint(root: &document::Node, plan: &Plan) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    (&plan.kafka, &plan.checkpoint, &plan.restart, &plan.state).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Reads the daemon's `defaults` (`kafka`, `checkpoint`, `restart`, `state`, as in a pipeline) from their own text.

@@ -25,6 +25,9 @@ use crate::expr::Expr;
 pub struct Plan {
     /// `pipeline:`, `[a-z0-9-]+`.
     pub pipeline: String,
+    /// Plans of the same version that differ in it come from files (or defaults) that say something else. Not durable: the next version
+    /// may compute it otherwise.
+    pub fingerprint: u64,
     /// How to reach the cluster.
     pub kafka: Kafka,
     /// Sources by name order of the file.
@@ -48,7 +51,7 @@ pub struct Plan {
 }
 
 /// `kafka:`. Printed for debugging it hides the values of properties that may hold secrets.
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub struct Kafka {
     /// `bootstrap.servers`.
     pub bootstrap_servers: String,
@@ -287,7 +290,7 @@ pub enum Timestamps {
 }
 
 /// `checkpoint:`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Checkpoint {
     /// Time between triggers.
     pub interval: Duration,
@@ -308,7 +311,7 @@ pub struct Checkpoint {
 }
 
 /// `restart:`, exponential: the delay doubles from `initial` to `max` and starts anew after a quiet time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Restart {
     /// First delay.
     pub initial: Duration,
@@ -317,7 +320,7 @@ pub struct Restart {
 }
 
 /// `state:`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct State {
     /// Where what is cold goes.
     pub backend: Backend,
@@ -328,7 +331,7 @@ pub struct State {
 }
 
 /// `state.backend`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// RocksDB beyond the memory budget.
     RocksDb,

@@ -155,6 +155,7 @@ fn sink(name: &str, input: Stream, schema: SchemaRef, key: Key) -> Sink {
 fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
     Plan {
         pipeline: "test".into(),
+        fingerprint: 0,
         kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new() },
         sources,
         steps,

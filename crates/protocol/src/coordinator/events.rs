@@ -314,6 +314,8 @@ pub enum Outcome {
     Done,
     /// A stop was asked for, but the last records could not be committed; they are read again at the next start.
     StoppedWithoutCheckpoint,
+    /// It was asked to end at once, and did.
+    Abandoned,
     /// It could not go on, and would fail again.
     Failed(Failure),
     /// The start was refused: someone has to look.

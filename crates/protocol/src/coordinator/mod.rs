@@ -143,7 +143,7 @@ impl Coordinator {
             Event::Tick(load) => self.tick(now_ms, load, &mut effects),
             Event::Stop => self.stop(now_ms, &mut effects),
             Event::Drain => self.drain(&mut effects),
-            Event::Abandon => self.end(Outcome::StoppedWithoutCheckpoint, &mut effects),
+            Event::Abandon => self.end(Outcome::Abandoned, &mut effects),
             Event::Trigger => self.triggered = true,
             Event::Failed(failure) => self.fail(now_ms, failure, &mut effects),
             Event::Refused(reason) => self.refuse(now_ms, reason, &mut effects),

@@ -88,6 +88,8 @@ pub(super) fn build(
     };
     let Settings { pipeline, kafka, parallelism, checkpoint, restart, state } = settings;
     Some(Plan {
+        // Whoever has the document computes it.
+        fingerprint: 0,
         pipeline,
         kafka,
         sources,

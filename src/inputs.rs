@@ -1,0 +1,216 @@
+//! What a daemon runs: pipeline files and directories, and its settings, read again at every reload. Either all of it is right, or every
+//! mistake in any of the files is told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onceflow_engine::config::{Defaults, compile, read_defaults};
+use onceflow_engine::plan::Plan;
+
+use crate::settings::{self, Settings};
+
+/// Endings of the files that count in a directory.
+const ENDINGS: [&str; 2] = ["yaml", "yml"];
+
+/// Where everything is read from.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Files and directories that the command line names; if there are none, the settings name a directory.
+    pub named: Vec<PathBuf>,
+    /// The file of the settings, where the command line names it.
+    pub config: Option<PathBuf>,
+}
+
+/// What was read, without a mistake in it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The daemon's own settings.
+    pub settings: Settings,
+    /// Pipelines, in the order of the command line, those of a directory by the name of their file.
+    pub pipelines: Vec<Pipeline>,
+    /// Whether a directory is among what was named: pipelines may come and go in it.
+    pub directory: bool,
+}
+
+/// A pipeline that is to run.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Where it was read.
+    pub file: PathBuf,
+    /// What it does.
+    pub plan: Arc<Plan>,
+}
+
+impl Inputs {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// Every mistake in any of the files, for people, with a newline at the end.
+    pub fn load(&self) -> Result<Loaded, String> {
+        let settings =
+            Settings::load(self.config.as_deref(), std::env::vars()).map_err(|error| format!("{error}\n"))?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let defaults = defaults(&settings, self.config.as_deref(), &environment)?;
+        let mut mistakes = String::new();
+        let (files, directory) = self.files(&settings, &mut mistakes);
+        let mut pipelines: Vec<Pipeline> = vec![];
+        for file in files {
+            let name = file.display().to_string();
+            let text = match std::fs::read_to_string(&file) {
+                Ok(text) => text,
+                Err(error) => {
+                    mistakes.push_str(&format!("{name}: cannot be read: {error}\n"));
+                    continue;
+                }
+            };
+            match compile(&name, &text, &defaults, &environment) {
+                Ok(plan) => match pipelines.iter().find(|other| other.plan.pipeline == plan.pipeline) {
+                    Some(other) => mistakes.push_str(&format!(
+                        "{name}: pipeline `{}` is in {} too: they would fence each other\n",
+                        plan.pipeline,
+                        other.file.display()
+                    )),
+                    None => pipelines.push(Pipeline { file, plan: Arc::new(plan) }),
+                },
+                Err(diagnostics) => mistakes.push_str(&diagnostics.to_string()),
+            }
+        }
+        if mistakes.is_empty() { Ok(Loaded { settings, pipelines, directory }) } else { Err(mistakes) }
+    }
+
+    /// The pipeline files, and whether a directory is among their sources.
+    fn files(&self, settings: &Settings, mistakes: &mut String) -> (Vec<PathBuf>, bool) {
+        let named = if self.named.is_empty() { settings.pipelines.as_slice() } else { &self.named };
+        if named.is_empty() {
+            mistakes
+                .push_str("no pipelines: name files or a directory, or set `pipelines` in the settings\n");
+        }
+        let (mut files, mut directory) = (vec![], false);
+        for path in named {
+            // Only the settings say that it must be one.
+            if path.is_dir() || self.named.is_empty() {
+                directory = true;
+                match directory_files(path) {
+                    Ok(found) => files.extend(found),
+                    Err(error) => {
+                        mistakes.push_str(&format!("{}: cannot be listed: {error}\n", path.display()));
+                    }
+                }
+            } else {
+                files.push(path.clone());
+            }
+        }
+        (files, directory)
+    }
+}
+
+/// The pipelines of a directory, by name. Its directories are not looked into, and hidden files not read: editors leave such behind, and
+/// mounted volumes keep older versions in them.
+fn directory_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let ends = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+        if ends && !hidden && !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The sections of a pipeline that the daemon's settings hold. They went through the settings file and the environment, so that
+/// their mistakes point into what came of both.
+fn defaults(
+    settings: &Settings,
+    config: Option<&Path>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Defaults, String> {
+    let file = config.unwrap_or(Path::new(settings::DEFAULT_FILE));
+    let sections = serde_json::to_string_pretty(&settings.defaults).map_err(|error| format!("{error}\n"))?;
+    read_defaults(&format!("{} (defaults)", file.display()), &sections, environment)
+        .map_err(|diagnostics| diagnostics.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipeline(name: &str) -> String {
+        format!(
+            "pipeline: {name}\nkafka: {{ bootstrap_servers: \"k:1\" }}\n\
+             sources: {{ in: {{ topics: [a], schema: {{ x: bigint }} }} }}\n\
+             sinks: {{ out: {{ from: in, topic: b }} }}\n"
+        )
+    }
+
+    fn inputs(directory: &Path, named: &[&str]) -> Inputs {
+        std::fs::write(directory.join("settings"), "").unwrap();
+        let named = named.iter().map(|name| directory.join(name)).collect();
+        Inputs { named, config: Some(directory.join("settings")) }
+    }
+
+    fn names(inputs: &Inputs) -> Vec<String> {
+        let loaded = inputs.load().unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        loaded.pipelines.iter().map(|pipeline| pipeline.plan.pipeline.clone()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_its_visible_yaml_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipelines = dir.path().join("pipelines");
+        std::fs::create_dir_all(pipelines.join("c.yaml")).unwrap();
+        for (file, name) in [("b.yml", "b"), ("a.yaml", "a")] {
+            std::fs::write(pipelines.join(file), pipeline(name)).unwrap();
+        }
+        for noise in [".a.yaml", "a.yaml~", "README"] {
+            std::fs::write(pipelines.join(noise), "no pipeline").unwrap();
+        }
+        let directory = inputs(dir.path(), &["pipelines"]);
+        assert_eq!(names(&directory), ["a", "b"]);
+        assert!(directory.load().unwrap().directory);
+        let files = inputs(dir.path(), &["pipelines/b.yml", "pipelines/a.yaml"]);
+        assert_eq!(names(&files), ["b", "a"]);
+        assert!(!files.load().unwrap().directory);
+
+        let settings = format!("pipelines: {}\n", pipelines.display());
+        let from_settings = inputs(dir.path(), &[]);
+        std::fs::write(dir.path().join("settings"), settings).unwrap();
+        assert_eq!(names(&from_settings), ["a", "b"]);
+    }
+
+    #[test]
+    fn every_mistake_of_every_file_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in
+            [("a.yaml", pipeline("p")), ("b.yaml", pipeline("p")), ("c.yaml", "pipeline: A".to_owned())]
+        {
+            std::fs::write(dir.path().join(file), text).unwrap();
+        }
+        let mistakes = inputs(dir.path(), &["", "absent.yaml"]).load().unwrap_err();
+        for told in ["b.yaml: pipeline `p` is in", "c.yaml:1:11:", "absent.yaml: cannot be read"] {
+            assert!(mistakes.contains(told), "{mistakes}");
+        }
+        let nothing = inputs(dir.path(), &[]).load().unwrap_err();
+        assert!(nothing.starts_with("no pipelines"), "{nothing}");
+    }
+
+    #[test]
+    fn a_fingerprint_is_what_the_file_says_and_leaves_to_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let fingerprint = |text: &str, settings: &str| {
+            let inputs = inputs(dir.path(), &["p.yaml"]);
+            std::fs::write(dir.path().join("p.yaml"), text).unwrap();
+            std::fs::write(dir.path().join("settings"), settings).unwrap();
+            inputs.load().unwrap_or_else(|mistakes| panic!("{mistakes}")).pipelines[0].plan.fingerprint
+        };
+        let text = pipeline("p");
+        let before = fingerprint(&text, "");
+        assert_eq!(fingerprint(&format!("# a comment\n{text}"), ""), before);
+        assert_eq!(fingerprint(&text, "defaults: { kafka: { bootstrap_servers: \"other:1\" } }"), before);
+        assert_ne!(fingerprint(&text, "defaults: { checkpoint: { interval: 9s } }"), before);
+        assert_ne!(fingerprint(&text, "defaults: { kafka: { properties: { client.id: x } } }"), before);
+        assert_ne!(fingerprint(&text.replace("topic: b", "topic: c"), ""), before);
+    }
+}
