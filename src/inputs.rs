@@ -140,8 +140,8 @@ mod tests {
     fn pipeline(name: &str) -> String {
         format!(
             "pipeline: {name}\nkafka: {{ bootstrap_servers: \"k:1\" }}\n\
-             sources: {{ in: {{ topics: [a], schema: {{ x: bigint }} }} }}\n\
-             sinks: {{ out: {{ from: in, topic: b }} }}\n"
+             sources: {{ in: {{ topics: [a], format: json, schema: {{ x: bigint }} }} }}\n\
+             sinks: {{ out: {{ from: in, topic: b, format: json }} }}\n"
         )
     }
 
@@ -211,6 +211,6 @@ mod tests {
         assert_eq!(fingerprint(&text, "defaults: { kafka: { bootstrap_servers: \"other:1\" } }"), before);
         assert_ne!(fingerprint(&text, "defaults: { checkpoint: { interval: 9s } }"), before);
         assert_ne!(fingerprint(&text, "defaults: { kafka: { properties: { client.id: x } } }"), before);
-        assert_ne!(fingerprint(&text.replace("topic: b", "topic: c"), ""), before);
+        assert_ne!(fingerprint(&text.replace("topic: b,", "topic: c,"), ""), before);
     }
 }

@@ -472,8 +472,8 @@ mod tests {
         let text = format!(
             "pipeline: {name}\nkafka: {{ bootstrap_servers: \"127.0.0.1:9\" }}\n\
              checkpoint: {{ storage: \"file://{}\" }}\n\
-             sources: {{ in: {{ topics: [a], schema: {{ x: bigint }} }} }}\n\
-             sinks: {{ out: {{ from: in, topic: b }} }}\n{more}",
+             sources: {{ in: {{ topics: [a], format: json, schema: {{ x: bigint }} }} }}\n\
+             sinks: {{ out: {{ from: in, topic: b, format: json }} }}\n{more}",
             storage.display()
         );
         std::fs::write(dir.path().join(format!("{name}.yaml")), text).unwrap();
@@ -537,7 +537,7 @@ mod tests {
             write(&fixture.dir, "failed", "");
             let broken = fixture.dir.path().join("failed.yaml");
             let good = std::fs::read_to_string(&broken).unwrap();
-            std::fs::write(&broken, good.replace("\" }\n", "\", properties: { linger.ms: soon } }\n"))
+            std::fs::write(&broken, good.replacen("\" }\n", "\", properties: { linger.ms: soon } }\n", 1))
                 .unwrap();
             let supervisor = &fixture.supervisor;
             assert_eq!(supervisor.reload().await.unwrap().started, ["failed"]);

@@ -110,7 +110,7 @@ mod tests {
     /// A server of a daemon whose one pipeline waits for its broker.
     fn app(dir: &std::path::Path) -> App {
         let pipeline = "pipeline: orders\nkafka: { bootstrap_servers: \"127.0.0.1:9\" }\n\
-            sources: { in: { topics: [a], schema: { x: bigint } } }\nsinks: { out: { from: in, topic: b } }\n";
+            sources: { in: { topics: [a], format: json, schema: { x: bigint } } }\nsinks: { out: { from: in, topic: b, format: json } }\n";
         std::fs::write(dir.join("orders.yaml"), pipeline).unwrap();
         std::fs::write(dir.join("settings"), "").unwrap();
         let inputs = Inputs { named: vec![dir.join("orders.yaml")], config: Some(dir.join("settings")) };
