@@ -158,7 +158,9 @@ impl Admin {
     /// # Errors
     /// As [`Self::describe_configs`].
     pub fn topic_limits(&self, topic: &str, timeout: Duration) -> Result<TopicLimits> {
-        TopicLimits::from_config(topic, &self.describe_configs(topic, timeout)?)
+        let config = self.describe_configs(topic, timeout)?;
+        let description = self.describe_topic(topic, timeout)?;
+        TopicLimits::from_config(topic, &config, description.map_or(0, |found| found.partitions))
     }
 
     /// The longest time limit that the brokers grant a transaction (`transaction.max.timeout.ms`): the smallest

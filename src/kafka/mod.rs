@@ -55,7 +55,7 @@ mod tests;
 #[forbid(unsafe_code)]
 mod topic_limits;
 
-pub use admin::{Admin, TopicDescription};
+pub use admin::{Admin, Creation, NewTopic, TopicDescription};
 pub use control_reader::{ControlReader, ControlRecord, Fate, Newest, Until};
 pub use control_topic::ControlTopic;
 pub use errors::KafkaError;

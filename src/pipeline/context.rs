@@ -201,6 +201,8 @@ fn time_inputs(plan: &Plan, streams: &[Stream], windowed: &[usize]) -> Vec<TimeI
                 Some(number) => inputs.push(TimeInput::Step(number)),
                 None => inputs.extend(time_inputs(plan, &plan.steps[step].inputs, windowed)),
             },
+            // No step reads a side stream.
+            Stream::Late(_) | Stream::Errors(_) => {}
         }
     }
     inputs.sort();

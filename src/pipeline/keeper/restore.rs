@@ -238,7 +238,8 @@ impl Keeper {
         }
         let admin = self.admin()?;
         let topics = context.plan.output_topics.iter();
-        let limits: Vec<_> = topics.map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
+        let limits = topics.map(|topic| admin.topic_limits(&topic.name, CALL));
+        let limits: Vec<_> = limits.collect::<Result<_, _>>()?;
         let state_ids: Vec<_> = self.steps.iter().map(|step| step.id).collect();
         self.load.unfinished.store(positions.len(), Relaxed);
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use onceflow_protocol::coordinator::{ControlRecord, Event, Fate, SeenClaim, Traces};
+use onceflow_engine::plan::OutputTopic;
+use onceflow_protocol::coordinator::{ControlRecord, Event, Failure, Fate, SeenClaim, Traces};
 use onceflow_protocol::{
-    Claim, ClaimId, Decision, Epoch, FORMAT_VERSION, NextOffset, Position, TopicIdentity,
+    Claim, ClaimId, Decision, Epoch, ErrorKind, FORMAT_VERSION, NextOffset, Position, TopicIdentity,
 };
 
 use super::super::context::SHARD;
 use super::{CALL, Done, Keeper, Trouble, config};
-use crate::kafka::{self, Admin, ControlReader, ControlTopic, Isolation, Reader, TopicDescription, Until};
+use crate::kafka::{
+    self, Admin, ControlReader, ControlTopic, Creation, Isolation, NewTopic, Reader, TopicDescription, Until,
+};
 use crate::storage::{FileName, StorageErrorKind};
 
 /// How often, and after which pause, a topic is asked for that seems not to exist.
@@ -21,15 +24,11 @@ impl Keeper {
     /// The control topic, and what else must be right with the cluster before anyone is fenced.
     pub(super) fn ensure_control_topic(&mut self) -> Done {
         let topic = ControlTopic { name: self.context.control_topic.clone(), shards: SHARD as i32 + 1 };
-        let outputs = self.context.plan.output_topics.clone();
+        let plan = self.context.plan.clone();
         let needed = self.context.transaction_timeout();
         let admin = self.admin()?;
-        for output in &outputs {
-            if existing(admin, output)?.is_none() {
-                return Err(config(format!(
-                    "topic `{output}`, which the pipeline writes to, does not exist"
-                )));
-            }
+        for output in &plan.output_topics {
+            ensure_output(admin, output)?;
         }
         let granted = admin.transaction_max_timeout(CALL)?;
         if needed > granted {
@@ -303,6 +302,42 @@ impl Keeper {
     fn deadline(&self) -> Instant {
         Instant::now() + self.context.transaction_timeout() + Duration::from_secs(30)
     }
+}
+
+/// A topic that is missing is created, where the pipeline says how.
+fn ensure_output(admin: &Admin, output: &OutputTopic) -> Done {
+    let name = output.name.as_str();
+    let Some(create) = &output.create else {
+        return match existing(admin, name)? {
+            Some(_) => Ok(()),
+            None => Err(config(format!(
+                "topic `{name}`, which the pipeline writes to, does not exist: create it, or let its sink say how \
+                 (`create: {{ partitions: … }}`)"
+            ))),
+        };
+    };
+    if admin.describe_topic(name, CALL)?.is_some() {
+        return Ok(());
+    }
+    let settings: Vec<_> = create.config.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let topic = NewTopic {
+        name,
+        partitions: create.partitions,
+        replication: create.replication_factor,
+        config: &settings,
+    };
+    if admin.create_topic(&topic, CALL)? == Creation::Created {
+        tracing::info!(topic = name, "created an output topic");
+    }
+    // Brokers hear of a new topic one after the other.
+    let deadline = Instant::now() + CALL;
+    while existing(admin, name)?.is_none() {
+        if Instant::now() >= deadline {
+            let message = format!("topic `{name}` was created, but no broker knows it yet");
+            return Err(Trouble::Failed(Failure { kind: ErrorKind::Retry, message }));
+        }
+    }
+    Ok(())
 }
 
 /// A topic as the cluster has it. A broker that has just come back, or has not heard of a new topic, says that there is none:

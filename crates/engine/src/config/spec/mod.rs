@@ -20,7 +20,7 @@ use onceflow_protocol::WindowSpec;
 
 use super::document::{Node, Scalar};
 use crate::diagnostics::{Diagnostic, Span};
-use crate::plan::{Backend, Late, OnError, Timestamps};
+use crate::plan::{Backend, CreateTopic, Late, OnError, SinkValue};
 
 pub(super) use fields::Fields;
 
@@ -90,7 +90,7 @@ pub struct Spec {
     /// `sinks`.
     pub sinks: Vec<Sink>,
     /// `dead_letter`.
-    pub dead_letter: Part<Spanned<String>>,
+    pub dead_letter: Part<DeadLetter>,
     /// `parallelism`.
     pub parallelism: Option<usize>,
     /// `checkpoint`.
@@ -239,14 +239,80 @@ pub struct Sink {
     pub name: Spanned<String>,
     /// `from`.
     pub from: Option<Spanned<String>>,
-    /// `topic`.
-    pub topic: Option<Spanned<String>>,
+    /// `topic`, or `topic_from` with `allowed_topics`.
+    pub topic: Part<TopicFrom>,
+    /// `create`.
+    pub create: Option<Spanned<CreateTopic>>,
     /// `key`.
     pub key: Part<Vec<Spanned<String>>>,
+    /// `key_format`.
+    pub key_format: Option<Spanned<KeyFormat>>,
     /// `where`.
     pub filter: Option<Sql>,
-    /// `format.timestamps`.
-    pub timestamps: Timestamps,
+    /// `headers`.
+    pub headers: Part<HeaderSpec>,
+    /// `timestamp`.
+    pub timestamp: Option<Sql>,
+    /// `partition`.
+    pub partition: Option<Sql>,
+    /// `format`.
+    pub value: Spanned<SinkValue>,
+}
+
+impl Sink {
+    /// Every topic that it may write to.
+    pub fn topics(&self) -> &[Spanned<String>] {
+        match self.topic.get() {
+            Some(TopicFrom::One(topic)) => std::slice::from_ref(topic),
+            Some(TopicFrom::Column { allowed, .. }) => allowed,
+            None => &[],
+        }
+    }
+}
+
+/// Where a sink's records go.
+#[derive(Debug)]
+pub enum TopicFrom {
+    /// `topic`.
+    One(Spanned<String>),
+    /// `topic_from`.
+    Column {
+        /// The column.
+        column: Spanned<String>,
+        /// `allowed_topics`.
+        allowed: Vec<Spanned<String>>,
+    },
+}
+
+/// `key_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// One column as plain text.
+    Text,
+    /// A JSON object of the columns.
+    Json,
+    /// One column as Kafka's serializers for Java write it.
+    Raw,
+}
+
+/// `headers`.
+#[derive(Debug)]
+pub enum HeaderSpec {
+    /// The source record's.
+    Forward(Span),
+    /// None.
+    None,
+    /// These.
+    Named(Vec<Named>),
+}
+
+/// `dead_letter`.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// `topic`.
+    pub topic: Spanned<String>,
+    /// `create`.
+    pub create: Option<Spanned<CreateTopic>>,
 }
 
 /// Reads a file's root.

@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 
 use super::fields::{Fields, map, not_yet, text, topic};
+use super::sinks::create;
 use super::values::{duration, number, positive_duration, size, word};
-use super::{Checkpoint, Kafka, Part, Restart, Spanned, State};
+use super::{Checkpoint, DeadLetter, Kafka, Part, Restart, Spanned, State};
 use crate::config::document::Node;
 use crate::diagnostics::{Code, Diagnostic};
 use crate::kafka_properties;
@@ -65,12 +66,13 @@ pub(super) fn kafka(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Kafka {
     kafka
 }
 
-pub(super) fn dead_letter(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Part<Spanned<String>> {
+pub(super) fn dead_letter(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Part<DeadLetter> {
     let Some(node) = node else { return Part::Absent };
     let Some(mut fields) = Fields::open(node, "`dead_letter`", found) else { return Part::Invalid };
     let topic = fields.require("topic", found).and_then(|node| topic(node, found));
+    let create = fields.get("create").and_then(|node| create(node, found));
     fields.finish(found);
-    topic.map_or(Part::Invalid, Part::Is)
+    topic.map_or(Part::Invalid, |topic| Part::Is(DeadLetter { topic, create }))
 }
 
 pub(super) fn parallelism(node: &Node, found: &mut Vec<Diagnostic>) -> Option<usize> {

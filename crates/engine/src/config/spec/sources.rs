@@ -46,7 +46,12 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
         watermark(node, &mut source, found);
     }
     source.on_error = fields.get("on_error").and_then(|node| {
-        let words = [("fail", OnError::Fail), ("drop", OnError::Drop), ("dead_letter", OnError::DeadLetter)];
+        let words = [
+            ("fail", OnError::Fail),
+            ("drop", OnError::Drop),
+            ("dead_letter", OnError::DeadLetter),
+            ("stream", OnError::Stream),
+        ];
         word(node, "on_error", &words, &[], found)
     });
     for name in ["unknown_fields", "tombstones", "kafka", "was"] {
