@@ -130,6 +130,14 @@ impl Admin {
         Ok(self.client.broker_ids(timeout)?.len())
     }
 
+    /// The names of all topics that may be seen.
+    ///
+    /// # Errors
+    /// `Retry` when no broker answers in time; `Config` without permission.
+    pub fn topic_names(&self, timeout: Duration) -> Result<Vec<String>> {
+        self.client.topic_names(timeout)
+    }
+
     /// A topic's id, partitions and replicas; `None` if there is no such topic.
     ///
     /// # Errors

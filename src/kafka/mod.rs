@@ -18,7 +18,7 @@
 //!   ::poll(timeout)  ::flush(timeout)  ::commit(timeout)  ::abandon(self)
 //!
 //! Admin::open(&connection)
-//!   ::cluster_id  ::brokers  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout
+//!   ::cluster_id  ::brokers  ::topic_names  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout
 //!   ::create_topic(&NewTopic, timeout) -> Creation
 //! TopicLimits::at(now) -> what the engine checks records against
 //!

@@ -42,7 +42,9 @@ fn source(columns: Vec<Column>, event_time: EventTimeFrom) -> Source {
     let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), !column.not_null);
     Source {
         name: "hostile".to_owned(),
+        kafka: None,
         topics: vec![],
+        patterns: vec![],
         start: Start::Earliest,
         schema: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
         columns,

@@ -11,6 +11,8 @@
 //! scale from 0 to its precision, `Utf8`, `Date32`, and `Timestamp(Millisecond, None)`, which is in UTC
 //! ([`TIMESTAMP`](crate::expr::TIMESTAMP)).
 
+mod pattern;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use onceflow_protocol::WindowSpec;
 
 use crate::diagnostics::is_secret;
 use crate::expr::Expr;
+
+pub use pattern::TopicPattern;
 
 /// A whole pipeline.
 #[derive(Debug)]
@@ -57,6 +61,19 @@ pub struct Kafka {
     pub bootstrap_servers: String,
     /// librdkafka properties, verbatim; none that the guarantee needs otherwise.
     pub properties: BTreeMap<String, String>,
+    /// Names in place of those made from namespace and pipeline; none for a source's own cluster.
+    pub ids: Ids,
+}
+
+/// `kafka.ids`: `None` is `{namespace}.{pipeline}`, and for the control topic `{namespace}.{pipeline}.control`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// The consumer group, which only names the offsets that lag tools read.
+    pub group_id: Option<String>,
+    /// What the transactional ids begin with; a shard's number follows.
+    pub transactional_id: Option<String>,
+    /// The topic of claims and decisions.
+    pub control_topic: Option<String>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -68,6 +85,7 @@ impl std::fmt::Debug for Kafka {
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("properties", &properties)
+            .field("ids", &self.ids)
             .finish()
     }
 }
@@ -91,8 +109,12 @@ pub enum Stream {
 pub struct Source {
     /// Its name, part of the identity of its positions.
     pub name: String,
-    /// Topics it reads.
+    /// The cluster it reads from, where that is not the pipeline's.
+    pub kafka: Option<Kafka>,
+    /// Topics it reads, by name.
     pub topics: Vec<String>,
+    /// Patterns of further topics.
+    pub patterns: Vec<TopicPattern>,
     /// Where to begin when there is no checkpoint.
     pub start: Start,
     /// The columns to decode: those that the plan uses, in the order of the schema. [`Source::schema`] has the same order.
@@ -107,6 +129,13 @@ pub struct Source {
     pub idle_after: Option<Duration>,
     /// What happens to a record that cannot be decoded or evaluated.
     pub on_error: OnError,
+}
+
+impl Source {
+    /// Whether it reads this topic, by its name or by a pattern.
+    pub fn reads(&self, topic: &str) -> bool {
+        self.topics.iter().any(|name| name == topic) || self.patterns.iter().any(|of| of.matches(topic))
+    }
 }
 
 /// A declared column that is decoded.

@@ -41,7 +41,9 @@ fn orders(name: &str, on_error: OnError) -> Source {
     };
     Source {
         name: name.into(),
+        kafka: None,
         topics: vec![name.into()],
+        patterns: vec![],
         start: Start::Earliest,
         columns: schema.fields().iter().map(column).collect(),
         schema,
@@ -158,7 +160,7 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
     Plan {
         pipeline: "test".into(),
         fingerprint: 0,
-        kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new() },
+        kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new(), ids: Ids::default() },
         sources,
         steps,
         sinks,

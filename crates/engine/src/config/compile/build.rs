@@ -187,7 +187,9 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
         (0..columns.len()).filter(|column| used.sources[i].contains(&columns[*column].name.value)).collect();
     Source {
         name: source.name.value.clone(),
+        kafka: source.kafka.as_ref().and_then(super::settings::of_source),
         topics: source.topics.iter().map(|topic| topic.value.clone()).collect(),
+        patterns: source.patterns.iter().map(|pattern| pattern.value.clone()).collect(),
         start: Start::Earliest,
         columns: kept
             .iter()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::spec::{Part, Spanned, Spec};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Span};
 
 /// A stream as the file numbers it; in a [`Plan`](crate::plan::Plan) steps are in another order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,31 +142,51 @@ fn order(spec: &Spec, inputs: &[Vec<Option<Reads>>], found: &mut Vec<Diagnostic>
     order
 }
 
-/// A topic is read once, and what is read is not written.
+/// A topic is read once, and what is read is not written. A source with a cluster of its own meets nobody there.
 pub(super) fn check_topics(spec: &Spec, found: &mut Vec<Diagnostic>) {
-    let mut read: HashMap<&str, &str> = HashMap::new();
-    for source in &spec.sources {
+    let mut read: HashMap<(Option<usize>, &str), &str> = HashMap::new();
+    let cluster = |source: usize| spec.sources[source].kafka.as_ref().map(|_| source);
+    for (i, source) in spec.sources.iter().enumerate() {
         for topic in &source.topics {
-            match read.insert(&topic.value, &source.name.value) {
+            match read.insert((cluster(i), &topic.value), &source.name.value) {
                 Some(first) if first == source.name.value => {
                     let message = format!("`{}` is there twice", topic.value);
                     found.push(Diagnostic::new(Code::Repeated, topic.span, message));
                 }
-                Some(first) => {
-                    let message = format!("`{}` is read by the source `{first}` already", topic.value);
-                    let hint = "several steps can read one source";
-                    found.push(Diagnostic::new(Code::TopicTwice, topic.span, message).hint(hint));
-                }
+                Some(first) => found.push(read_twice(topic.span, &topic.value, first)),
                 None => {}
             }
         }
     }
-    let dead_letter = spec.dead_letter.get().map(|letters| &letters.topic);
-    for topic in spec.sinks.iter().flat_map(|sink| sink.topics()).chain(dead_letter) {
-        if let Some(source) = read.get(topic.value.as_str()) {
+    for (i, source) in spec.sources.iter().enumerate() {
+        for pattern in &source.patterns {
+            let mut twice: Vec<_> = read
+                .iter()
+                .filter(|((of, topic), reader)| {
+                    *of == cluster(i) && **reader != source.name.value && pattern.value.matches(topic)
+                })
+                .collect();
+            twice.sort();
+            found.extend(twice.first().map(|((_, topic), reader)| read_twice(pattern.span, topic, reader)));
+        }
+    }
+    let outputs = spec.sinks.iter().flat_map(|sink| sink.topics());
+    for topic in outputs.chain(spec.dead_letter.get().map(|letters| &letters.topic)) {
+        let reads = |source: &&crate::config::spec::Source| {
+            let named = source.topics.iter().any(|named| named.value == topic.value);
+            source.kafka.is_none()
+                && (named || source.patterns.iter().any(|pattern| pattern.value.matches(&topic.value)))
+        };
+        if let Some(source) = spec.sources.iter().find(reads) {
+            let (source, topic_name) = (&source.name.value, &topic.value);
             let message =
-                format!("the source `{source}` reads `{}`: the pipeline would feed itself", topic.value);
+                format!("the source `{source}` reads `{topic_name}`: the pipeline would feed itself");
             found.push(Diagnostic::new(Code::TopicLoop, topic.span, message));
         }
     }
+}
+
+fn read_twice(span: Span, topic: &str, first: &str) -> Diagnostic {
+    let message = format!("`{topic}` is read by the source `{first}` already");
+    Diagnostic::new(Code::TopicTwice, span, message).hint("several steps can read one source")
 }

@@ -20,7 +20,7 @@ use onceflow_protocol::WindowSpec;
 
 use super::document::{Node, Scalar};
 use crate::diagnostics::{Diagnostic, Span};
-use crate::plan::{Backend, CreateTopic, Late, OnError, SinkValue};
+use crate::plan::{Backend, CreateTopic, Ids, Late, OnError, SinkValue, TopicPattern};
 
 pub(super) use fields::Fields;
 
@@ -108,6 +108,10 @@ pub struct Kafka {
     pub bootstrap_servers: Option<String>,
     /// `properties`.
     pub properties: Vec<(String, String)>,
+    /// `ids`.
+    pub ids: Ids,
+    /// Where it begins.
+    pub span: Span,
     /// Whether the above has mistakes.
     pub invalid: bool,
 }
@@ -153,8 +157,12 @@ pub struct State {
 pub struct Source {
     /// Its name.
     pub name: Spanned<String>,
-    /// `topics`.
+    /// `kafka`.
+    pub kafka: Option<Kafka>,
+    /// `topics`, those that are names.
     pub topics: Vec<Spanned<String>>,
+    /// `topics`, those that are patterns.
+    pub patterns: Vec<Spanned<TopicPattern>>,
     /// `schema`; `None` where it is missing or no map.
     pub schema: Option<Vec<Column>>,
     /// `event_time`.
@@ -322,7 +330,7 @@ pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
     let spec = Spec {
         pipeline,
         span: root.span,
-        kafka: settings::kafka(fields.get("kafka"), found),
+        kafka: settings::kafka(fields.get("kafka"), settings::Of::Pipeline, found),
         sources: sources::read(fields.require("sources", found), found),
         steps: steps::read(fields.get("steps"), found),
         sinks: sinks::read(fields.require("sinks", found), found),
@@ -343,7 +351,7 @@ pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
 pub fn defaults(root: &Node, found: &mut Vec<Diagnostic>) -> Option<super::Defaults> {
     let mut fields = Fields::open(root, "`defaults`", found)?;
     let defaults = super::Defaults {
-        kafka: settings::kafka(fields.get("kafka"), found),
+        kafka: settings::kafka(fields.get("kafka"), settings::Of::Defaults, found),
         checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
         restart: settings::restart(fields.get("restart"), found),
         state: settings::state(fields.get("state"), found),
