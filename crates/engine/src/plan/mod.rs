@@ -66,7 +66,7 @@ pub struct Kafka {
 }
 
 /// `kafka.ids`: `None` is `{namespace}.{pipeline}`, and for the control topic `{namespace}.{pipeline}.control`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ids {
     /// The consumer group, which only names the offsets that lag tools read.
     pub group_id: Option<String>,
