@@ -195,7 +195,8 @@ impl Worker {
             self.push(&mut call, Stream::Source(source), decoded.batch)?;
         }
         if !self.failures.is_empty() {
-            let failures = std::mem::take(&mut self.failures);
+            let mut failures = std::mem::take(&mut self.failures);
+            failures.sort_by_key(|failure| failure.record);
             let rows = errors_stream::rows(&failures, topic, partition, messages)?;
             self.push(&mut call, Stream::Errors(source), rows)?;
         }

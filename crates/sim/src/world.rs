@@ -134,10 +134,6 @@ impl World {
         self.outside.say(0, || "--- calm".into());
         self.outside.storage_full_until_ms = 0;
         self.instances.iter_mut().for_each(|instance| instance.paused_until_ms = 0);
-        // New partitions are found by a start: an operator who adds one restarts.
-        if self.outside.judge.last().is_some_and(|last| last.positions.len() < self.feeds.len()) {
-            self.instances.clear();
-        }
         for partition in 0..self.feeds.len() {
             self.end_transaction(partition);
         }
