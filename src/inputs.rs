@@ -7,6 +7,7 @@ use std::sync::Arc;
 use onceflow_engine::config::{Defaults, compile, read_defaults};
 use onceflow_engine::plan::Plan;
 
+use crate::pipeline::Names;
 use crate::settings::{self, Settings};
 
 /// Endings of the files that count in a directory.
@@ -64,14 +65,14 @@ impl Inputs {
                 }
             };
             match compile(&name, &text, &defaults, &environment) {
-                Ok(plan) => match pipelines.iter().find(|other| other.plan.pipeline == plan.pipeline) {
-                    Some(other) => mistakes.push_str(&format!(
-                        "{name}: pipeline `{}` is in {} too: they would fence each other\n",
-                        plan.pipeline,
-                        other.file.display()
-                    )),
-                    None => pipelines.push(Pipeline { file, plan: Arc::new(plan) }),
-                },
+                Ok(plan) => {
+                    match pipelines.iter().find_map(|other| same(other, &plan, &settings.namespace)) {
+                        Some((what, other)) => mistakes.push_str(&format!(
+                            "{name}: {what} is in {other} too: they would fence each other\n"
+                        )),
+                        None => pipelines.push(Pipeline { file, plan: Arc::new(plan) }),
+                    }
+                }
                 Err(diagnostics) => mistakes.push_str(&diagnostics.to_string()),
             }
         }
@@ -102,6 +103,21 @@ impl Inputs {
         }
         (files, directory)
     }
+}
+
+/// What two pipelines have in common that each must have of its own, and the other's file.
+fn same(other: &Pipeline, plan: &Plan, namespace: &str) -> Option<(String, String)> {
+    let (ours, theirs) = (Names::of(plan, namespace), Names::of(&other.plan, namespace));
+    let what = if other.plan.pipeline == plan.pipeline {
+        format!("pipeline `{}`", plan.pipeline)
+    } else if ours.transactional_id == theirs.transactional_id {
+        format!("the transactional id `{}`", ours.transactional_id)
+    } else if ours.control_topic == theirs.control_topic {
+        format!("the control topic `{}`", ours.control_topic)
+    } else {
+        return None;
+    };
+    Some((what, other.file.display().to_string()))
 }
 
 /// The pipelines of a directory, by name. Its directories are not looked into, and hidden files not read: editors leave such behind, and

@@ -130,6 +130,14 @@ impl Admin {
         Ok(self.client.broker_ids(timeout)?.len())
     }
 
+    /// The names of all topics that may be seen.
+    ///
+    /// # Errors
+    /// `Retry` when no broker answers in time; `Config` without permission.
+    pub fn topic_names(&self, timeout: Duration) -> Result<Vec<String>> {
+        self.client.topic_names(timeout)
+    }
+
     /// A topic's id, partitions and replicas; `None` if there is no such topic.
     ///
     /// # Errors
@@ -158,7 +166,9 @@ impl Admin {
     /// # Errors
     /// As [`Self::describe_configs`].
     pub fn topic_limits(&self, topic: &str, timeout: Duration) -> Result<TopicLimits> {
-        TopicLimits::from_config(topic, &self.describe_configs(topic, timeout)?)
+        let config = self.describe_configs(topic, timeout)?;
+        let description = self.describe_topic(topic, timeout)?;
+        TopicLimits::from_config(topic, &config, description.map_or(0, |found| found.partitions))
     }
 
     /// The longest time limit that the brokers grant a transaction (`transaction.max.timeout.ms`): the smallest

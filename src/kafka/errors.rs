@@ -63,7 +63,7 @@ impl KafkaError {
     }
 
     /// A mistake in settings, topics or permissions that this layer found itself.
-    pub(super) fn config(what: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn config(what: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Config, what: what.into(), code: None, message: message.into() }
     }
 

@@ -18,7 +18,7 @@
 //!   ::poll(timeout)  ::flush(timeout)  ::commit(timeout)  ::abandon(self)
 //!
 //! Admin::open(&connection)
-//!   ::cluster_id  ::brokers  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout
+//!   ::cluster_id  ::brokers  ::topic_names  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout
 //!   ::create_topic(&NewTopic, timeout) -> Creation
 //! TopicLimits::at(now) -> what the engine checks records against
 //!
@@ -55,7 +55,7 @@ mod tests;
 #[forbid(unsafe_code)]
 mod topic_limits;
 
-pub use admin::{Admin, TopicDescription};
+pub use admin::{Admin, Creation, NewTopic, TopicDescription};
 pub use control_reader::{ControlReader, ControlRecord, Fate, Newest, Until};
 pub use control_topic::ControlTopic;
 pub use errors::KafkaError;

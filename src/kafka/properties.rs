@@ -262,6 +262,7 @@ mod tests {
                 max_message_bytes: bytes,
                 before_max_ms: None,
                 after_max_ms: None,
+                partitions: 1,
             })
             .into();
         let settings = ProducerSettings::new("id", Duration::from_secs(60), &topics);

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use onceflow_engine::plan::{Plan, Stream};
-use onceflow_protocol::coordinator::{Restart, Settings, SourceTopics, TimeInput, WindowedStep};
+use onceflow_engine::plan::{Plan, Source, Stream};
+use onceflow_protocol::coordinator::{Restart, Settings, TimeInput, WindowedStep};
 use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
 use crate::kafka::{Connection, KafkaError};
@@ -16,6 +16,11 @@ use crate::state::cache_bytes;
 
 /// The only shard of a single instance.
 pub const SHARD: u32 = 0;
+/// Place of the sinks' cluster in [`Context::connections`].
+pub const SINKS: usize = 0;
+
+/// Where reading stops, by (number of the source, topic, partition).
+pub type Ends = BTreeMap<(usize, String, i32), NextOffset>;
 
 /// Part of `state.memory` that group tables get; the rest is for copies on their way out, held output and the cold store.
 const TABLES_PART: u64 = 2;
@@ -28,14 +33,16 @@ pub struct Context {
     pub plan: Arc<Plan>,
     /// The daemon's namespace.
     pub namespace: String,
-    /// `{namespace}.{pipeline}.{shard}`.
+    /// `{namespace}.{pipeline}.{shard}`, or as [`Names`] has it.
     pub transactional_id: String,
     /// `{namespace}.{pipeline}`.
     pub group_id: String,
     /// `{namespace}.{pipeline}.control`.
     pub control_topic: String,
-    /// How to reach the cluster.
-    pub connection: Connection,
+    /// How to reach the clusters: that of the sinks and of most sources, then those that sources have of their own.
+    pub connections: Vec<Connection>,
+    /// For each source its place in `connections`.
+    clusters: Vec<usize>,
     /// What the coordinator is told.
     pub settings: Settings,
     /// Numbers of the plan's windowed steps, in order.
@@ -52,35 +59,48 @@ pub struct Context {
     host: String,
     started_ms: i64,
     generation: AtomicU64,
-    /// Ends of a bounded run, by (topic, partition), as they were when the command was started.
-    ends: Mutex<Option<BTreeMap<(String, i32), NextOffset>>>,
+    /// Ends of a bounded run, as they were when the command was started.
+    ends: Mutex<Option<Ends>>,
 }
 
 impl Context {
     /// The context of a pipeline.
     ///
     /// # Errors
-    /// `Config` for properties that librdkafka refuses.
+    /// `Config` for properties that librdkafka refuses, and for a control topic that is an input or output too.
     pub fn new(
         plan: Arc<Plan>,
         namespace: &str,
         until_end: bool,
         metrics: Arc<PipelineMetrics>,
     ) -> Result<Context, KafkaError> {
-        let group_id = format!("{namespace}.{}", plan.pipeline);
-        let transactional_id = format!("{group_id}.{SHARD}");
+        let Names { group_id, transactional_id, control_topic } = Names::of(&plan, namespace);
+        check_control_topic(&plan, &control_topic)?;
+        let mut connections =
+            vec![Connection::new(plan.kafka.bootstrap_servers.clone(), &plan.kafka.properties)?];
+        let mut clusters = vec![];
+        for source in &plan.sources {
+            clusters.push(match &source.kafka {
+                None => SINKS,
+                Some(kafka) => {
+                    connections.push(Connection::new(kafka.bootstrap_servers.clone(), &kafka.properties)?);
+                    connections.len() - 1
+                }
+            });
+        }
         let workers = plan.parallelism.max(1);
         let memory = plan.state.memory_bytes.saturating_sub(cache_bytes(&plan.state));
         let host = host_name();
         Ok(Context {
-            connection: Connection::new(plan.kafka.bootstrap_servers.clone(), &plan.kafka.properties)?,
+            connections,
+            clusters,
             settings: settings(&plan, transactional_id.clone(), until_end),
             windowed: windowed_steps(&plan),
             held_limit: ((memory / HELD_PART) as usize).max(1 << 20),
             table_share: (memory / TABLES_PART / workers as u64).max(64 << 10),
             memory_share: memory / workers as u64,
             namespace: namespace.to_string(),
-            control_topic: format!("{group_id}.control"),
+            control_topic,
             group_id,
             transactional_id,
             instance: format!("{host}/{}", std::process::id()),
@@ -91,6 +111,17 @@ impl Context {
             metrics,
             plan,
         })
+    }
+
+    /// The place of a source's cluster in [`connections`](Self::connections).
+    pub fn cluster_of(&self, source: usize) -> usize {
+        self.clusters[source]
+    }
+
+    /// The same for the source of that name.
+    pub fn cluster_of_source(&self, name: &str) -> Option<usize> {
+        let source = self.plan.sources.iter().position(|source| source.name == name)?;
+        Some(self.cluster_of(source))
     }
 
     /// A claim with an id of its own.
@@ -131,12 +162,9 @@ impl Context {
     }
 
     /// The ends of a bounded run: found once, and kept over restarts inside the process.
-    pub fn ends<E>(
-        &self,
-        find: impl FnOnce() -> Result<BTreeMap<(String, i32), NextOffset>, E>,
-    ) -> Result<BTreeMap<(String, i32), NextOffset>, E> {
+    pub fn ends<E>(&self, find: impl FnOnce() -> Result<Ends, E>) -> Result<Ends, E> {
         if !self.settings.until_end {
-            return Ok(BTreeMap::new());
+            return Ok(Ends::new());
         }
         let mut ends = self.ends.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &*ends {
@@ -144,6 +172,43 @@ impl Context {
             None => Ok(ends.insert(find()?).clone()),
         }
     }
+}
+
+/// What a pipeline is called in Kafka: from namespace and name, unless `kafka.ids` says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The consumer group.
+    pub group_id: String,
+    /// The transactional id of the shard: it ends with the shard's number.
+    pub transactional_id: String,
+    /// The topic of claims and decisions.
+    pub control_topic: String,
+}
+
+impl Names {
+    /// The names of a plan's pipeline.
+    pub fn of(plan: &Plan, namespace: &str) -> Names {
+        let name = format!("{namespace}.{}", plan.pipeline);
+        let ids = plan.kafka.ids.clone();
+        let prefix = ids.transactional_id.unwrap_or_else(|| name.clone());
+        Names {
+            transactional_id: format!("{prefix}.{SHARD}"),
+            control_topic: ids.control_topic.unwrap_or_else(|| format!("{name}.control")),
+            group_id: ids.group_id.unwrap_or(name),
+        }
+    }
+}
+
+/// Decisions among other records, or other records among decisions, would end badly.
+fn check_control_topic(plan: &Plan, control_topic: &str) -> Result<(), KafkaError> {
+    let written = plan.output_topics.iter().any(|output| output.name == control_topic);
+    let named =
+        |source: &Source| source.kafka.is_none() && source.topics.iter().any(|topic| topic == control_topic);
+    if !written && !plan.sources.iter().any(named) {
+        return Ok(());
+    }
+    let message = format!("`{control_topic}` is the pipeline's control topic: nothing else can be in it");
+    Err(KafkaError::config("name the control topic", message))
 }
 
 /// Milliseconds since the epoch, for what people read and for what the broker compares with its own clock; no decision of the
@@ -171,12 +236,9 @@ fn settings(plan: &Plan, transactional_id: String, until_end: bool) -> Settings 
         inputs: time_inputs(plan, &plan.steps[*step].inputs, &windowed),
         lateness_ms: plan.steps[*step].window.as_ref().map_or(0, |window| window.lateness_ms),
     });
-    let sources = plan.sources.iter();
-    let sources =
-        sources.map(|source| SourceTopics { name: source.name.clone(), topics: source.topics.clone() });
     Settings {
         transactional_id,
-        sources: sources.collect(),
+        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         steps: steps.collect(),
         workers: plan.parallelism.max(1),
         interval_ms: ms(checkpoint.interval),
@@ -201,6 +263,8 @@ fn time_inputs(plan: &Plan, streams: &[Stream], windowed: &[usize]) -> Vec<TimeI
                 Some(number) => inputs.push(TimeInput::Step(number)),
                 None => inputs.extend(time_inputs(plan, &plan.steps[step].inputs, windowed)),
             },
+            // No step reads a side stream.
+            Stream::Late(_) | Stream::Errors(_) => {}
         }
     }
     inputs.sort();

@@ -1,6 +1,8 @@
 //! The manifest: what one snapshot consists of. It is the footer of the snapshot's own segment file, so that a checkpoint is one
 //! file and one fsync; the decision holds its hash.
 
+use std::collections::BTreeMap;
+
 use onceflow_engine::state::cold::{ColdSnapshot, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::KeptSnapshot;
@@ -23,8 +25,11 @@ pub struct Manifest {
     pub epoch: Epoch,
     /// Names the attempt; unique.
     pub attempt: String,
-    /// The cluster that the positions belong to.
+    /// The cluster that the sinks are on, and the sources that have none of their own.
     pub cluster_id: String,
+    /// The clusters of the other sources, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_clusters: BTreeMap<String, String>,
     /// The source topics.
     pub topics: Vec<TopicIdentity>,
     /// Next offsets and watermarks.

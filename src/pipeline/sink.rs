@@ -14,7 +14,7 @@ use onceflow_engine::output::Output;
 use onceflow_protocol::coordinator::Event;
 use onceflow_protocol::{Claim, Decision, Epoch, EpochGate};
 
-use super::context::{Context, SHARD, wall_clock_ms};
+use super::context::{Context, SHARD, SINKS, wall_clock_ms};
 use super::kill_point::KillPoint;
 use super::load::Load;
 use super::messages::{DriverSender, ToSink, fail};
@@ -94,13 +94,15 @@ impl Sink {
 
     fn init_transactions(&mut self) -> Result<(), KafkaError> {
         let context = self.context.clone();
-        let admin = Admin::open(&context.connection)?;
-        let topics = [&context.plan.output_topics[..], std::slice::from_ref(&context.control_topic)].concat();
+        let connection = &context.connections[SINKS];
+        let admin = Admin::open(connection)?;
+        let outputs = context.plan.output_topics.iter().map(|topic| &topic.name);
+        let topics: Vec<_> = outputs.chain([&context.control_topic]).collect();
         let limits: Vec<_> =
             topics.iter().map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
         let settings =
             ProducerSettings::new(&context.transactional_id, context.transaction_timeout(), &limits);
-        let mut producer = TransactionalProducer::create(&context.connection, &settings)?;
+        let mut producer = TransactionalProducer::create(connection, &settings)?;
         if self.load.is_cancelled() {
             // This run was given up: fencing now would hit its successor.
             return Ok(());
@@ -148,7 +150,8 @@ impl Sink {
             // The engine says 0 where a dead letter's own timestamp would be refused: it gets the present.
             let timestamp = if record.timestamp() == 0 { wall_clock_ms() } else { record.timestamp() };
             let topic = self.topics[record.topic()];
-            let record = OutRecord { topic, partition: None, key, value, timestamp, headers: &headers };
+            let partition = record.partition();
+            let record = OutRecord { topic, partition, key, value, timestamp, headers: &headers };
             send(producer, &self.load, &record)?;
         }
         self.load.held_bytes.fetch_sub(bytes, Relaxed);

@@ -184,6 +184,11 @@ impl Story {
                     Heard::NoSnapshot(reason) => self.failed(ErrorKind::EpochFailed, before, reason),
                     // Another's claim is undecided: nothing has failed, it looks again.
                     Heard::Answer if before == Phase::Looking => {}
+                    Heard::Answer if before.has_workers() => {
+                        let why = "the sources have changed: everything is committed, and a new run finds what was added";
+                        tracing::info!(pipeline, "{why}");
+                        return;
+                    }
                     Heard::Answer => {
                         self.failed(ErrorKind::Retry, before, "it did not find what was just committed")
                     }

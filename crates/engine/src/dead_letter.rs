@@ -11,12 +11,16 @@
 //! | `onceflow.reason` | one of [`Reason`] |
 //! | `onceflow.error` | what is wrong, for people; at most [`MAX_ERROR_BYTES`] |
 //! | `onceflow.window_start`, `onceflow.window_end` | of a window's result: milliseconds since the epoch |
+//! | `onceflow.omitted` | what of the record is missing, because its topic takes no letter that large, with the sizes in bytes |
 //!
 //! A row that a window made has no source record: its letter's value is the row as a JSON object (what JSON cannot say
 //! is null), its key is null, and the headers of provenance in a topic are absent.
 //!
 //! The letter's timestamp is the source record's, or the row's event time. Where a topic would refuse that (a record without a
 //! timestamp, one far in the future) it is 0, which a Kafka client replaces by the time of sending.
+//!
+//! A letter is a little larger than its record, so that it can be too large for its topic. It then goes without the value, and where
+//! that is not enough without key and headers: the provenance still tells where the record is.
 
 use crate::message::MessageBatch;
 use crate::output::{DEAD_LETTER_SINK, Output, RecordWriter};
@@ -37,7 +41,8 @@ pub enum Reason {
     Overflow,
     /// The sink's format cannot say it.
     Encode,
-    /// The sink's topic would refuse it: too large, or a timestamp that the topic does not take.
+    /// The sink's topic would refuse it (too large, or a timestamp that the topic does not take), or there is no such topic or
+    /// partition as the row names.
     Refused,
 }
 
@@ -74,6 +79,22 @@ pub struct Sender<'a> {
     pub error: &'a str,
 }
 
+/// How much of a record its letter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Key and headers.
+    NoValue,
+    /// Nothing but where it came from.
+    Provenance,
+}
+
+impl Extent {
+    /// From the largest to the smallest.
+    pub const ALL: [Extent; 3] = [Extent::Whole, Extent::NoValue, Extent::Provenance];
+}
+
 /// Begins the letter of source record `i`. The caller finishes it, if the topic takes records of its size.
 pub fn of_record<'o>(
     out: &'o mut Output,
@@ -81,29 +102,49 @@ pub fn of_record<'o>(
     timestamp: i64,
     (topic, partition, messages): (&str, i32, &dyn MessageBatch),
     i: usize,
+    extent: Extent,
 ) -> RecordWriter<'o> {
     let mut letter = out.record(sender.topic, DEAD_LETTER_SINK, timestamp);
-    letter.key_bytes(messages.key(i));
-    letter.value_bytes(messages.value(i));
-    messages.headers(i, &mut |name, value| letter.header(name, value));
-    sender.write(&mut letter);
+    if extent == Extent::Whole {
+        letter.value_bytes(messages.value(i));
+    }
+    if extent < Extent::Provenance {
+        letter.key_bytes(messages.key(i));
+        messages.headers(i, &mut |name, value| letter.header(name, value));
+    }
+    let omitted = match (extent, messages.value(i).map_or(0, <[u8]>::len)) {
+        (Extent::Whole, _) => None,
+        (Extent::NoValue, value) => Some(format!("value ({value})")),
+        (Extent::Provenance, value) => {
+            let key = messages.key(i).map_or(0, <[u8]>::len);
+            let mut headers = 0;
+            messages.headers(i, &mut |name, value| headers += name.len() + value.map_or(0, <[u8]>::len));
+            Some(format!("value ({value}), key ({key}), headers ({headers})"))
+        }
+    };
+    sender.write(&mut letter, omitted.as_deref());
     letter.header("onceflow.topic", Some(topic.as_bytes()));
     write_number(&mut letter, "onceflow.partition", partition.into());
     write_number(&mut letter, "onceflow.offset", messages.offset(i));
     letter
 }
 
-/// Begins the letter of a row that has no source record. `window`: start and end of the window it came from, where known.
+/// Begins the letter of a row that has no source record. `window`: start and end of the window it came from, where known. It has no
+/// key and no headers that could be left out.
 pub fn of_row<'o>(
     out: &'o mut Output,
     sender: Sender,
     timestamp: i64,
     row: &[u8],
     window: Option<(i64, i64)>,
+    extent: Extent,
 ) -> RecordWriter<'o> {
     let mut letter = out.record(sender.topic, DEAD_LETTER_SINK, timestamp);
-    letter.value_bytes(Some(row));
-    sender.write(&mut letter);
+    let omitted = (extent != Extent::Whole).then(|| format!("value ({})", row.len()));
+    if omitted.is_none() {
+        letter.value_bytes(Some(row));
+    }
+    sender.write(&mut letter, omitted.as_deref());
     if let Some((start, end)) = window {
         write_number(&mut letter, "onceflow.window_start", start);
         write_number(&mut letter, "onceflow.window_end", end);
@@ -112,12 +153,15 @@ pub fn of_row<'o>(
 }
 
 impl Sender<'_> {
-    fn write(&self, letter: &mut RecordWriter) {
+    fn write(&self, letter: &mut RecordWriter, omitted: Option<&str>) {
         letter.header("onceflow.pipeline", Some(self.pipeline.as_bytes()));
         letter.header("onceflow.step", Some(self.step.as_bytes()));
         letter.header("onceflow.reason", Some(self.reason.as_str().as_bytes()));
         let end = self.error.floor_char_boundary(MAX_ERROR_BYTES);
         letter.header("onceflow.error", Some(&self.error.as_bytes()[..end]));
+        if let Some(omitted) = omitted {
+            letter.header("onceflow.omitted", Some(omitted.as_bytes()));
+        }
     }
 }
 
@@ -143,9 +187,12 @@ mod tests {
         let sender =
             Sender { topic: 3, pipeline: "p", step: "orders", reason: Reason::Decode, error: &error };
         let mut out = Output::default();
-        of_record(&mut out, sender, 5, ("in", 2, &messages), 0).finish();
+        for extent in Extent::ALL {
+            of_record(&mut out, sender, 5, ("in", 2, &messages), 0, extent).finish();
+        }
 
-        let letter = out.records().next().unwrap();
+        let mut letters = out.records();
+        let letter = letters.next().unwrap();
         assert_eq!((letter.topic(), letter.sink(), letter.timestamp()), (3, DEAD_LETTER_SINK, 5));
         assert_eq!((letter.key(), letter.value()), (Some(&b"k\xff"[..]), Some(&b"\x00\xff"[..])));
         let headers: Vec<_> = letter.headers().collect();
@@ -159,6 +206,20 @@ mod tests {
         assert_eq!(named("onceflow.offset"), b"17");
         assert_eq!(named("onceflow.reason"), b"decode");
         assert_eq!(named("onceflow.error"), "é".repeat(MAX_ERROR_BYTES / 2).as_bytes());
+        assert!(headers.iter().all(|(name, _)| *name != "onceflow.omitted"));
+
+        let omitted = |letter: crate::output::OutputRecord| {
+            let header = letter.headers().find(|(name, _)| *name == "onceflow.omitted").unwrap();
+            String::from_utf8(header.1.unwrap().to_vec()).unwrap()
+        };
+        let letter = letters.next().unwrap();
+        assert_eq!((letter.key(), letter.value()), (Some(&b"k\xff"[..]), None));
+        assert_eq!(omitted(letter), "value (2)");
+        let letter = letters.next().unwrap();
+        assert_eq!((letter.key(), letter.value()), (None, None));
+        assert_eq!(omitted(letter), "value (2), key (2), headers (8)");
+        let names: Vec<_> = letter.headers().map(|(name, _)| name).collect();
+        assert!(names.contains(&"onceflow.offset") && !names.contains(&"own"), "{names:?}");
     }
 
     #[test]

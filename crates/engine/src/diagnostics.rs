@@ -91,6 +91,8 @@ codes! {
     TopicTwice = "E0305",
     /// Something needs a dead letter topic and there is none.
     NoDeadLetter = "E0306",
+    /// A side stream that nobody reads, or that is read and stays empty.
+    SideStream = "E0307",
     /// SQL that cannot be parsed.
     SqlSyntax = "E0401",
     /// A column that is not there.

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod config;
 pub mod dead_letter;
 pub mod diagnostics;
+mod errors_stream;
 pub mod expr;
 pub mod formats;
 pub mod kafka_properties;

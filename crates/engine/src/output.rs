@@ -17,6 +17,7 @@ pub struct Output {
 struct Record {
     topic: u16,
     sink: u16,
+    partition: Option<i32>,
     timestamp: i64,
     key: Option<Range<u32>>,
     value: Option<Range<u32>>,
@@ -38,6 +39,9 @@ pub struct OutputRecord<'a> {
 
 /// Sink number that dead letters are counted under.
 pub const DEAD_LETTER_SINK: u16 = u16::MAX;
+
+/// What Kafka adds to a header at most: two lengths, as variable-length integers at their longest.
+const HEADER_FRAMING: usize = 5 + 5;
 
 impl Output {
     /// Records held.
@@ -66,7 +70,7 @@ impl Output {
         let headers = self.headers.len() as u32;
         let start = self.bytes.len();
         RecordWriter {
-            record: Record { topic, sink, timestamp, key: None, value: None, headers: headers..headers },
+            record: Record { topic, sink, timestamp, headers: headers..headers, ..Record::default() },
             start,
             finished: false,
             output: self,
@@ -106,6 +110,30 @@ impl RecordWriter<'_> {
         self.record.value = value.map(|bytes| self.copy(bytes));
     }
 
+    /// Sets the partition; without it the key decides.
+    pub fn partition(&mut self, partition: i32) {
+        self.record.partition = Some(partition);
+    }
+
+    /// Writes the key through `write`, which appends to the buffer and says whether there is one.
+    pub fn key_or_null<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
+        self.record.key = self.append_or_null(write)?;
+        Ok(())
+    }
+
+    /// Appends a header whose value `write` appends to the buffer, and of which it says whether there is one.
+    pub fn header_or_null<E>(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let name = self.copy(name.as_bytes());
+        let value = self.append_or_null(write)?;
+        self.output.headers.push(Header { name, value });
+        self.record.headers.end += 1;
+        Ok(())
+    }
+
     /// Appends a header.
     pub fn header(&mut self, name: &str, value: Option<&[u8]>) {
         let name = self.copy(name.as_bytes());
@@ -114,9 +142,9 @@ impl RecordWriter<'_> {
         self.record.headers.end += 1;
     }
 
-    /// Bytes of what was written so far: key, value, names and values of headers.
+    /// Bytes of what was written so far, as a topic's limit counts them at most: key, value, headers and their framing.
     pub fn size_bytes(&self) -> usize {
-        self.output.bytes.len() - self.start
+        self.output.bytes.len() - self.start + self.record.headers.len() * HEADER_FRAMING
     }
 
     /// Adds the record to the output.
@@ -135,6 +163,15 @@ impl RecordWriter<'_> {
         let start = self.output.bytes.len() as u32;
         write(&mut self.output.bytes)?;
         Ok(start..self.output.bytes.len() as u32)
+    }
+
+    fn append_or_null<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
+    ) -> Result<Option<Range<u32>>, E> {
+        let start = self.output.bytes.len() as u32;
+        let is_there = write(&mut self.output.bytes)?;
+        Ok(is_there.then_some(start..self.output.bytes.len() as u32))
     }
 }
 
@@ -155,6 +192,10 @@ impl<'a> OutputRecord<'a> {
     /// Index of the sink, or [`DEAD_LETTER_SINK`].
     pub fn sink(&self) -> u16 {
         self.record.sink
+    }
+    /// The partition to write to, `None` where the key decides.
+    pub fn partition(&self) -> Option<i32> {
+        self.record.partition
     }
     /// Milliseconds since the epoch.
     pub fn timestamp(&self) -> i64 {

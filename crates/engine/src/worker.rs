@@ -25,6 +25,7 @@ use self::graph::{Graph, Stage};
 use self::trouble::Subject;
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
+use crate::errors_stream::{self, Failure};
 use crate::formats::json_decode::JsonDecoder;
 use crate::message::MessageBatch;
 pub use crate::operators::counts::{Counts, StageCounts, WorkerCounts};
@@ -32,7 +33,7 @@ use crate::operators::fate::{Fate, Fates};
 use crate::operators::rows::{evaluate_all, keep_where, project};
 pub use crate::operators::sink::TopicLimits;
 use crate::output::Output;
-use crate::plan::{Plan, Stream, Window};
+use crate::plan::{Late, Plan, Stream, Window};
 use crate::state::cold::ColdStore;
 use crate::state::window_state::WindowState;
 
@@ -63,6 +64,8 @@ pub struct Worker {
     limits: Vec<TopicLimits>,
     counts: WorkerCounts,
     fates: Fates,
+    /// Records of the call that go to the errors stream of their source.
+    failures: Vec<Failure>,
 }
 
 struct StepWindow {
@@ -75,10 +78,18 @@ struct StepWindow {
 /// What is around the rows of one call.
 struct Call<'a> {
     graph: &'a Graph,
-    /// Topic and partition of the messages; `None` for rows that windows emit.
-    origin: Option<(&'a str, i32)>,
+    /// Where the messages come from; `None` for rows that windows emit.
+    origin: Option<Origin<'a>>,
     messages: &'a dyn MessageBatch,
     out: &'a mut Output,
+}
+
+/// Where the messages of a call come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    source: usize,
+    topic: &'a str,
+    partition: i32,
 }
 
 impl WorkerCounts {
@@ -133,6 +144,7 @@ impl Worker {
                 ..WorkerCounts::default()
             },
             fates: Fates::default(),
+            failures: vec![],
             graph: Arc::new(Graph::new(plan)?),
         })
     }
@@ -166,7 +178,8 @@ impl Worker {
         if source >= self.decoders.len() {
             return Err(WorkerError::bug(format!("the plan has no source {source}")));
         }
-        let mut call = Call { graph: &graph, origin: Some((topic, partition)), messages, out };
+        let origin = Some(Origin { source, topic, partition });
+        let mut call = Call { graph: &graph, origin, messages, out };
         self.fates.reset(messages.len());
         let mut processed = Processed::default();
         let mut next = 0;
@@ -180,6 +193,12 @@ impl Worker {
             processed.max_event_time = processed.max_event_time.max(max);
             self.counts.stage(stage).rows_out += decoded.batch.len() as u64;
             self.push(&mut call, Stream::Source(source), decoded.batch)?;
+        }
+        if !self.failures.is_empty() {
+            let mut failures = std::mem::take(&mut self.failures);
+            failures.sort_by_key(|failure| failure.record);
+            let rows = errors_stream::rows(&failures, topic, partition, messages)?;
+            self.push(&mut call, Stream::Errors(source), rows)?;
         }
         self.counts.stage(stage).rows_in += messages.len() as u64;
         self.counts.total += self.fates.count();
@@ -254,7 +273,13 @@ impl Worker {
             self.counts.total.partly_late += updated.partly_late;
         }
         self.mark_used(&kept, updated.late.iter().copied());
-        self.late(call, stage, plan.late, purged, &kept, &updated.late)
+        self.late(call, stage, plan.late, purged, &kept, &updated.late)?;
+        if plan.late == Late::Stream && !updated.late.is_empty() {
+            let mut is_late = vec![false; kept.len()];
+            updated.late.iter().for_each(|row| is_late[*row as usize] = true);
+            self.push(call, Stream::Late(step), kept.filter(&is_late.into())?)?;
+        }
+        Ok(())
     }
 
     fn run_sink(&mut self, call: &mut Call, sink: usize, mut rows: Batch) -> Result<(), WorkerError> {
@@ -267,9 +292,12 @@ impl Worker {
             self.fail_all(call, stage, &rows, &failed)?;
             rows = kept;
         }
-        let limits = &self.limits[usize::from(plan.topic)];
+        let writer = &graph.sinks[sink];
+        let (kept, values, failed) = evaluate_all(writer.exprs().iter(), rows.clone())?;
+        self.fail_all(call, stage, &rows, &failed)?;
+        rows = kept;
         let not_written =
-            graph.sinks[sink].write(&rows, call.messages, limits, call.out).map_err(WorkerError::bug)?;
+            writer.write(&rows, &values, call.messages, &self.limits, call.out).map_err(WorkerError::bug)?;
         let written = (rows.len() - not_written.len()) as u64;
         self.counts.stage(stage).rows_out += written;
         self.counts.total.out += written;

@@ -1,6 +1,7 @@
 //! Whole pipelines, from YAML to output: each case is a file of its own under `cases/`.
 //!
-//! A case is a pipeline, a line `=== input`, the input, a line `=== output`, and the output in sorted order. A line of the input is
+//! A case is a pipeline, a line `=== input`, the input, a line `=== output`, and the output in sorted order: topic (and partition,
+//! where the sink says so), timestamp, key, value, headers; of dead letters those that say why. A line of the input is
 //!
 //! - `TOPIC/PARTITION TIMESTAMP VALUE`: a record (value `-`: null); offsets count from 0 in each partition;
 //! - `barrier`: windows close as far as the watermarks go (one more barrier comes after the last line);
@@ -153,6 +154,7 @@ impl Run {
                 partitions.map(|(_, (_, max))| watermark(*max)).min().unwrap_or(i64::MIN)
             }
             Stream::Source(_) => i64::MAX / 2,
+            Stream::Late(_) | Stream::Errors(_) => panic!("a step that reads a side stream"),
             Stream::Step(step) => {
                 let window =
                     (0..self.workers[0].windows()).find(|w| self.workers[0].step_of(*w) == Some(step));
@@ -207,9 +209,17 @@ impl Run {
         let text = |bytes: Option<&[u8]>| {
             bytes.map_or("-".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
         };
-        let topic = &self.plan.output_topics[record.topic()];
-        let mut line =
-            format!("{topic} @{} {} {}", record.timestamp(), text(record.key()), text(record.value()));
+        let topic = &self.plan.output_topics[record.topic()].name;
+        let partition = record.partition().map_or(String::new(), |partition| format!("/{partition}"));
+        let mut line = format!(
+            "{topic}{partition} @{} {} {}",
+            record.timestamp(),
+            text(record.key()),
+            text(record.value())
+        );
+        for (name, value) in record.headers().filter(|_| record.sink() != DEAD_LETTER_SINK) {
+            write!(line, " {name}={}", text(value)).unwrap();
+        }
         if record.sink() == DEAD_LETTER_SINK {
             let header = |wanted: &str| {
                 let found = record.headers().find(|(name, _)| *name == format!("onceflow.{wanted}"));
@@ -244,6 +254,21 @@ fn bad_records() {
 #[test]
 fn bad_record_stops() {
     check("bad-record-stops");
+}
+
+#[test]
+fn sinks() {
+    check("sinks");
+}
+
+#[test]
+fn side_streams() {
+    check("side-streams");
+}
+
+#[test]
+fn offset() {
+    check("offset");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use onceflow_engine::config::{self, Defaults};
-use onceflow_engine::plan::{EventTimeFrom, Key, OnError, Plan, Stream};
+use onceflow_engine::plan::{EventTimeFrom, Headers, Key, OnError, Plan, Stream};
 
 const PER_USER: &str = include_str!("pipelines/orders-per-user.yaml");
 const CLEAN: &str = include_str!("pipelines/orders-clean.yaml");
@@ -37,7 +37,8 @@ fn windows() {
     assert_eq!(plan.parallelism, 2);
     assert_eq!(plan.checkpoint.interval, Duration::from_millis(200));
     assert_eq!(plan.checkpoint.max_records, 1_000_000);
-    assert_eq!(plan.output_topics, ["orders-per-user", "orders-hourly", "orders-per-user.dead-letter"]);
+    let topics: Vec<_> = plan.output_topics.iter().map(|topic| topic.name.as_str()).collect();
+    assert_eq!(topics, ["orders-per-user", "orders-hourly", "orders-per-user.dead-letter"]);
     assert_eq!(plan.dead_letter, Some(2));
 
     let orders = &plan.sources[0];
@@ -91,7 +92,7 @@ fn windows() {
     assert_eq!(plan.sinks[0].key, Key::Json(vec![0, 1]));
     // No key of its own: the groups, of which there are two.
     assert_eq!(plan.sinks[1].key, Key::Json(vec![0, 1]));
-    assert!(!plan.sinks[1].forward_headers);
+    assert!(matches!(plan.sinks[1].headers, Headers::None));
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn no_windows() {
     assert_eq!(names(&plan.steps[1].output_schema), ["country varchar", "domain varchar", "at timestamp"]);
     assert_eq!(plan.sinks[0].key, Key::Incoming);
     assert_eq!(plan.sinks[0].on_error, OnError::Drop);
-    assert!(plan.sinks[1].forward_headers);
+    assert!(matches!(plan.sinks[1].headers, Headers::Forward));
     assert_eq!(plan.sinks[2].key, Key::Text(0));
     assert_eq!(plan.dead_letter, None);
 }

@@ -116,6 +116,9 @@ pub struct ManifestRef {
 /// A topic's name and the id that Kafka gave it (KIP-516).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicIdentity {
+    /// Name of the source: each may read from a cluster of its own. Empty in decisions of versions that knew of one cluster only.
+    #[serde(default)]
+    pub source: String,
     /// Topic.
     pub topic: String,
     /// Kafka's id of it.
@@ -123,6 +126,11 @@ pub struct TopicIdentity {
 }
 
 impl TopicIdentity {
+    /// Whether this is the identity of a topic of that source.
+    pub fn is_of(&self, source: &str, topic: &str) -> bool {
+        self.topic == topic && (self.source.is_empty() || self.source == source)
+    }
+
     /// Whether a topic of the same name that now has this id is another one. Where an id is unknown (empty, from brokers before
     /// KIP-516) nothing can be told.
     pub fn was_replaced_by(&self, id: &str) -> bool {
@@ -185,6 +193,14 @@ mod tests {
             manifest: None,
             topics: vec![],
         }
+    }
+
+    #[test]
+    fn an_identity_without_a_source_is_every_sources() {
+        let old: TopicIdentity = serde_json::from_str(r#"{"topic":"t","id":"x"}"#).unwrap();
+        assert!(old.is_of("a", "t") && old.is_of("b", "t") && !old.is_of("a", "u"));
+        let of_a = TopicIdentity { source: "a".into(), ..old };
+        assert!(of_a.is_of("a", "t") && !of_a.is_of("b", "t"));
     }
 
     #[test]

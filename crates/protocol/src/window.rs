@@ -1,6 +1,6 @@
 //! Event-time windows as arithmetic: which windows and which pane a time belongs to.
 //!
-//! Windows are half-open, `[start, end)`, in milliseconds, aligned to the epoch in UTC. Overlapping (hopping) windows share
+//! Windows are half-open, `[start, end)`, in milliseconds, aligned to the epoch in UTC or to an offset from it. Overlapping (hopping) windows share
 //! **panes**: slices as long as the slide, each of which belongs to `size / every` windows; a tumbling window is its only pane.
 //! (Li et al., "No pane, no gain", SIGMOD Record 34, 2005.) A pane is named by its start.
 //!
@@ -14,6 +14,8 @@ use crate::time::EventTime;
 pub struct WindowSpec {
     size_ms: i64,
     every_ms: i64,
+    /// Windows start at `offset + n * every`; at least 0, less than `every`.
+    offset_ms: i64,
 }
 
 impl WindowSpec {
@@ -24,7 +26,15 @@ impl WindowSpec {
     pub fn new(size_ms: i64, every_ms: i64) -> Option<WindowSpec> {
         let valid =
             every_ms > 0 && every_ms <= size_ms && size_ms <= Self::MAX_SIZE_MS && size_ms % every_ms == 0;
-        valid.then_some(WindowSpec { size_ms, every_ms })
+        valid.then_some(WindowSpec { size_ms, every_ms, offset_ms: 0 })
+    }
+
+    /// The same windows, `offset_ms` later (earlier, where it is negative).
+    pub fn shifted(self, offset_ms: i64) -> WindowSpec {
+        WindowSpec {
+            offset_ms: (self.offset_ms + offset_ms.rem_euclid(self.every_ms)) % self.every_ms,
+            ..self
+        }
     }
 
     /// Windows of `size_ms`, one after the other.
@@ -42,10 +52,24 @@ impl WindowSpec {
         self.every_ms
     }
 
-    /// Start of the pane that holds `time`.
+    /// How far the first window that starts after 1970 began lies behind that, milliseconds: less than [`every_ms`](Self::every_ms).
+    pub fn offset_ms(self) -> i64 {
+        self.offset_ms
+    }
+
+    /// Start of the pane that holds `time`; before the epoch where an offset puts it there.
     pub fn pane_of(self, time: EventTime) -> i64 {
-        let ms = time.ms();
-        ms - ms.rem_euclid(self.every_ms)
+        self.boundary(time.ms())
+    }
+
+    /// Whether a pane that holds possible event times starts at `start`.
+    pub fn is_pane(self, start: i64) -> bool {
+        (self.pane_of(EventTime::MIN)..=EventTime::MAX.ms()).contains(&start) && self.boundary(start) == start
+    }
+
+    /// The last boundary of panes at or before an instant.
+    fn boundary(self, ms: i64) -> i64 {
+        ms - (ms - self.offset_ms).rem_euclid(self.every_ms)
     }
 
     /// End of the first window that holds the pane, that is the pane's own end.
@@ -78,8 +102,7 @@ impl WindowSpec {
         if frontier >= last {
             return None;
         }
-        let after = frontier - frontier.rem_euclid(self.every_ms) + self.every_ms;
-        Some(after.max(first))
+        Some((self.boundary(frontier) + self.every_ms).max(first))
     }
 }
 
@@ -100,17 +123,41 @@ mod tests {
         assert!(WindowSpec::new(i64::MAX, 1).is_none());
     }
 
+    /// Event times anywhere, and often at the ends of what is possible.
+    fn edges() -> impl Strategy<Value = i64> {
+        let (first, last) = (EventTime::MIN.ms(), EventTime::MAX.ms());
+        prop_oneof![first..=last, first..first + 300_000, last - 300_000..=last]
+    }
+
+    #[test]
+    fn an_offset_moves_the_day() {
+        // Midnight in Shanghai is 16:00 of the day before in UTC.
+        let day = WindowSpec::tumbling(86_400_000).unwrap();
+        for offset in [16, -8, 40] {
+            let shifted = day.shifted(offset * 3_600_000);
+            assert_eq!(shifted.offset_ms(), 57_600_000);
+            assert_eq!(shifted.pane_of(time(57_600_000)), 57_600_000);
+            assert_eq!(shifted.pane_of(time(57_599_999)), 57_600_000 - 86_400_000);
+        }
+        assert_eq!(day.shifted(86_400_000), day);
+        assert_eq!(day.shifted(7).shifted(-7), day);
+    }
+
     proptest! {
         #[test]
         fn panes_and_windows_agree(
-            t in EventTime::MIN.ms()..=EventTime::MAX.ms(), every in 1i64..100_000, n in 1i64..20, behind in -3_000_000i64..3_000_000,
+            t in edges(), every in 1i64..100_000, n in 1i64..20, behind in -3_000_000i64..3_000_000,
+            offset in prop_oneof![Just(0), -200_000i64..200_000],
         ) {
-            let spec = WindowSpec::new(every * n, every).unwrap();
+            let spec = WindowSpec::new(every * n, every).unwrap().shifted(offset);
+            prop_assert!((0..every).contains(&spec.offset_ms()));
             let pane = spec.pane_of(time(t));
             prop_assert!(pane <= t && t < pane + every);
-            // By definition: the windows that hold t are those with start <= t < end, start a multiple of `every`.
+            prop_assert!(spec.is_pane(pane));
+            prop_assert!(every == 1 || !spec.is_pane(pane + 1));
+            // By definition: the windows that hold t are those with start <= t < end, start a multiple of `every` behind the offset.
             let mut ends = vec![];
-            let mut start = t.div_euclid(every) * every;
+            let mut start = (t - offset).div_euclid(every) * every + offset;
             while start + every * n > t { ends.push(start + every * n); start -= every; }
             ends.reverse();
             prop_assert_eq!(ends[0], spec.first_end(pane));

@@ -9,7 +9,7 @@ const STEP: WindowedStep = WindowedStep { inputs: vec![], lateness_ms: 0 };
 fn settings() -> Settings {
     Settings {
         transactional_id: "ns.p.0".into(),
-        sources: vec![SourceTopics { name: "orders".into(), topics: vec!["orders".into()] }],
+        sources: vec!["orders".into()],
         steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], ..STEP }],
         workers: 1,
         interval_ms: 100,
@@ -24,13 +24,15 @@ fn settings() -> Settings {
     }
 }
 
-/// A shell whose every call succeeds, over one partition. It keeps what would be in Kafka and in the storage.
+/// A shell whose every call succeeds, over one partition; others that are added later stay empty. It keeps what would be in Kafka and in the storage.
 struct Shell {
     coordinator: Coordinator,
     now_ms: u64,
     log: Vec<String>,
     control: Vec<ControlRecord>,
     claims: u32,
+    /// How many the cluster has.
+    partitions: i32,
     next_offset: i64,
     watermark: Option<i64>,
     /// The partition has reached its end.
@@ -51,6 +53,7 @@ impl Shell {
             log: vec![],
             control: vec![],
             claims: 0,
+            partitions: 1,
             next_offset: 5,
             watermark: None,
             finished: false,
@@ -122,15 +125,15 @@ impl Shell {
             Effect::ReadUntilClaim(_) => Event::ControlRead(self.control.clone()),
             Effect::ReadTraces => Event::Traces(self.traces),
             Effect::ResolveStart(known) => {
-                let position = Position {
+                let position = |partition| Position {
                     source: "orders".into(),
                     topic: "orders".into(),
-                    partition: 0,
+                    partition,
                     next_offset: NextOffset(5),
                     watermark: None,
                 };
-                let positions = if known.is_empty() { vec![position] } else { vec![] };
-                Event::StartResolved { positions, topics: vec![] }
+                let positions = (known.len() as i32..self.partitions).map(position).collect();
+                Event::StartResolved { let_go: vec![], positions, topics: vec![] }
             }
             Effect::CommitStart(decision) => {
                 self.control.push(ControlRecord::Decision(decision));
@@ -577,13 +580,93 @@ fn another_claim_between_the_look_and_the_start_fences() {
 fn a_topic_that_leaves_a_source_is_no_longer_read() {
     let mut shell = Shell::started(settings());
     shell.event(Event::Stop);
-    let mut settings = settings();
-    settings.sources[0].topics = vec!["others".into()];
-    let mut next = Shell::new(settings);
-    next.control = shell.control;
+    let mut next = Shell::new(settings());
+    (next.control, next.claims) = (shell.control.clone(), shell.claims);
     next.silent = Some("ResolveStart");
     next.event(Event::Start);
+    assert_eq!(next.coordinator.positions().len(), 1);
+    let let_go = vec![("orders".into(), "orders".into())];
+    next.event(Event::StartResolved { let_go, positions: vec![], topics: vec![] });
     assert!(next.coordinator.positions().is_empty());
+
+    // Nor is a source that is no more.
+    let mut other = Shell::new(Settings { sources: vec!["others".into()], ..settings() });
+    (other.control, other.claims) = (shell.control, shell.claims);
+    other.silent = Some("ResolveStart");
+    other.event(Event::Start);
+    assert!(other.coordinator.positions().is_empty());
+}
+
+#[test]
+fn a_topic_that_is_away_keeps_its_position_and_its_identity() {
+    let identity =
+        |id: &str| TopicIdentity { source: "orders".into(), topic: "orders".into(), id: id.into() };
+    let resolved = |topics| Event::StartResolved { let_go: vec![], positions: vec![], topics };
+    let mut shell = Shell::new(settings());
+    shell.silent = Some("ResolveStart");
+    shell.event(Event::Start);
+    let Event::StartResolved { positions, .. } =
+        (Shell { silent: None, ..Shell::new(settings()) }).perform(Effect::ResolveStart(vec![])).unwrap()
+    else {
+        panic!("no answer");
+    };
+    shell.event(Event::StartResolved { let_go: vec![], positions, topics: vec![identity("a")] });
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+
+    // Away: nothing is known of it but what was.
+    let restart = |shell: &mut Shell, topics| {
+        shell.event(failure(ErrorKind::EpochFailed));
+        shell.pass(100);
+        shell.event(resolved(topics));
+    };
+    restart(&mut shell, vec![]);
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+    assert_eq!(shell.coordinator.positions().len(), 1);
+    // Back: it is the same one, or another.
+    restart(&mut shell, vec![identity("a")]);
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+    restart(&mut shell, vec![identity("b")]);
+    assert!(matches!(shell.outcome, Some(Outcome::Refused(_))), "{:?}", shell.outcome);
+}
+
+#[test]
+fn a_run_ends_with_a_checkpoint_when_its_sources_have_changed() {
+    for something_new in [true, false] {
+        let mut shell = Shell::started(settings());
+        shell.next_offset += i64::from(something_new) * 7;
+        shell.partitions = 2;
+        shell.event(Event::SourcesChanged);
+        shell.pass(1);
+        assert_eq!(shell.coordinator.phase(), Phase::BackingOff);
+        assert_eq!(shell.log.contains(&"Decide".to_string()), something_new, "{:?}", shell.log);
+        assert!(!shell.log.contains(&"Release".to_string()), "an open transaction would hold readers back");
+        assert!(shell.log.ends_with(&["TearDown".to_string()]));
+        // There is no pause, and the start finds the new partition.
+        shell.pass(0);
+        assert_eq!(shell.coordinator.phase(), Phase::Running);
+        let positions: Vec<_> =
+            shell.coordinator.positions().iter().map(|at| (at.partition, at.next_offset.0)).collect();
+        assert_eq!(positions, [(0, if something_new { 12 } else { 5 }), (1, 5)]);
+        assert_eq!(shell.claims, 2);
+        // It is over with that.
+        shell.pass(1);
+        assert_eq!(shell.coordinator.phase(), Phase::Running);
+    }
+}
+
+#[test]
+fn a_stop_goes_before_a_change_of_the_sources() {
+    let mut shell = Shell::started(settings());
+    shell.next_offset = 12;
+    shell.silent = Some("Decide");
+    shell.event(Event::SourcesChanged);
+    shell.pass(1);
+    shell.event(Event::Stop);
+    shell.silent = None;
+    let epoch = shell.coordinator.committed().unwrap().epoch.next();
+    shell.event(Event::Committed(epoch));
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+    assert!(shell.log.contains(&"Release".to_string()), "the final checkpoint needs a transaction");
 }
 
 #[test]

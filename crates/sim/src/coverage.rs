@@ -26,6 +26,7 @@ pub const ROWS: &[&str] = &[
     "missing snapshot refused",
     "lost control topic refused",
     "another source topic refused",
+    "a run ended for an added partition",
     "orphans dropped",
     "kept snapshots retired",
     "stopped with a final checkpoint",

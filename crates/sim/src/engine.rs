@@ -160,7 +160,7 @@ impl EngineTask {
             Some(number) => number,
             None => panic!("no number {name} in {json}"),
         };
-        let step = usize::from(self.plan.output_topics[record.topic()] == "second");
+        let step = usize::from(self.plan.output_topics[record.topic()].name == "second");
         Row::Result {
             step,
             key: number("key") as u8,

@@ -199,11 +199,15 @@ impl Instance {
             Event::SnapshotFailed(_) => self.snapshot_failed = true,
             _ => {}
         }
+        let went_well = matches!(event, Event::AtBarrier(_) | Event::Committed(_));
         let effects = self.coordinator.handle(outside.now_ms, event);
         for effect in effects {
             self.perform(effect, before, outside);
         }
         let phase = self.phase();
+        if went_well && phase == Phase::BackingOff {
+            outside.coverage.row("a run ended for an added partition");
+        }
         if phase != before {
             self.entered(before, phase, outside);
         }

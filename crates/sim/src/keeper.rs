@@ -48,6 +48,8 @@ pub struct Keeper {
     cold: Arc<MemoryColdStore>,
     cold_frozen: MemoryRuns,
     cold_files: BTreeMap<Run, String>,
+    /// How many partitions the run reads, until it has said that there are more.
+    reads: Option<usize>,
 }
 
 /// Something that takes several steps.
@@ -91,6 +93,7 @@ impl Keeper {
             cold: Arc::new(MemoryColdStore::default()),
             cold_frozen: MemoryRuns::new(),
             cold_files: BTreeMap::new(),
+            reads: None,
         }
     }
 
@@ -106,7 +109,7 @@ impl Keeper {
             return self.go_on(job, outside, out, alive);
         }
         match self.inbox.pop_front() {
-            None => false,
+            None => self.look_for_partitions(outside, out),
             Some(ToKeeper::Frozen(worker, frozen)) => {
                 self.frozen[worker] = Some(frozen);
                 true
@@ -116,6 +119,18 @@ impl Keeper {
                 true
             }
         }
+    }
+
+    /// Now and then, as the daemon does: what was added since the start is found by another one.
+    fn look_for_partitions(&mut self, outside: &mut Outside, out: &mut Outbox) -> bool {
+        let more = self.ends.is_none() && self.reads.is_some_and(|reads| outside.partitions > reads);
+        if !more || !outside.rng.chance(50) {
+            return false;
+        }
+        self.reads = None;
+        outside.say(self.process, || "sees an added partition".into());
+        out.push_back(Mail::Driver(Event::SourcesChanged));
+        true
     }
 
     fn perform(&mut self, effect: Effect, outside: &mut Outside, out: &mut Outbox, generations: &mut u64) {
@@ -149,6 +164,7 @@ impl Keeper {
             },
             Effect::StartWorkers(positions) => {
                 outside.judge.starts_at(positions.iter().map(|at| at.next_offset.0));
+                self.reads = Some(positions.len());
                 let workers = self.start_workers(&positions, outside);
                 out.push_back(Mail::Workers(workers));
                 if is_planted(Planted::OrphansWithoutList) {

@@ -73,8 +73,9 @@ pub fn resolve(known: &[Position], outside: &Outside) -> Event {
             watermark: None,
         }
     });
-    let topics = vec![TopicIdentity { topic: "events".into(), id: format!("t{}", outside.topic_created) }];
-    Event::StartResolved { positions: positions.collect(), topics }
+    let id = format!("t{}", outside.topic_created);
+    let topics = vec![TopicIdentity { source: "events".into(), topic: "events".into(), id }];
+    Event::StartResolved { let_go: vec![], positions: positions.collect(), topics }
 }
 
 /// All claims, and what became of those that follow the newest known one.

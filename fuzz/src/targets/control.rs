@@ -5,7 +5,7 @@ use onceflow_engine::state::cold::{ColdSnapshot, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::{
     BarrierReport, ControlRecord, Coordinator, Effect, Event, FiredReport, FrozenReport, Load,
-    PartitionReport, Phase, Restart, Restored, Settings, SourceTopics, TimeInput, Traces, WindowedStep,
+    PartitionReport, Phase, Restart, Restored, Settings, TimeInput, Traces, WindowedStep,
 };
 use onceflow_protocol::{
     Claim, ClaimId, Counts, Decision, Epoch, EventTime, FORMAT_VERSION, Frontiers, ManifestRef, NextOffset,
@@ -47,7 +47,7 @@ fn round_trip<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(byt
 fn settings() -> Settings {
     Settings {
         transactional_id: "t".to_owned(),
-        sources: vec![SourceTopics { name: "s".to_owned(), topics: vec!["s".to_owned()] }],
+        sources: vec!["s".to_owned()],
         steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 10 }],
         workers: 1,
         interval_ms: 1_000,
@@ -128,7 +128,9 @@ impl<'d, 'b> World<'d, 'b> {
             Effect::ReadTraces => {
                 Event::Traces(Traces { confirmed: Some(self.decision.epoch), group_offsets: true })
             }
-            Effect::ResolveStart(_) => Event::StartResolved { positions: vec![], topics: vec![] },
+            Effect::ResolveStart(_) => {
+                Event::StartResolved { let_go: vec![], positions: vec![], topics: vec![] }
+            }
             Effect::CommitStart(_) => Event::StartCommitted,
             Effect::Restore(_) => {
                 Event::Restored(Box::new(Restored { frontiers: vec![self.frontiers], kept: vec![] }))

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use onceflow_engine::formats::json_decode::{Decoded, JsonDecoder};
 use onceflow_engine::formats::json_encode::JsonEncoder;
 use onceflow_engine::message::OwnedMessage;
-use onceflow_engine::plan::{Column, EventTimeFrom, OnError, Source, Start, Timestamps};
+use onceflow_engine::plan::{Column, EventTimeFrom, JsonFormat, OnError, Source, Start};
 
 use super::json_model::{Verdict, judge};
 use crate::allocation::bounded;
@@ -42,7 +42,9 @@ fn source(columns: Vec<Column>, event_time: EventTimeFrom) -> Source {
     let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), !column.not_null);
     Source {
         name: "hostile".to_owned(),
+        kafka: None,
         topics: vec![],
+        patterns: vec![],
         start: Start::Earliest,
         schema: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
         columns,
@@ -100,7 +102,7 @@ pub fn target(bytes: &[u8]) {
 
 /// What was decoded can be written, and reads as the same.
 fn comes_back(rows: &RecordBatch) {
-    let encoder = JsonEncoder::new(&rows.schema(), Timestamps::Rfc3339);
+    let encoder = JsonEncoder::new(&rows.schema(), JsonFormat::DEFAULT);
     let bound = encoder.bind(rows).unwrap();
     let texts: Vec<Vec<u8>> = (0..rows.num_rows())
         .map(|row| {

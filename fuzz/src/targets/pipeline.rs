@@ -2,6 +2,7 @@
 
 use onceflow_engine::config::{self, Defaults};
 use onceflow_engine::diagnostics::Diagnostics;
+use onceflow_engine::plan::SinkTopic;
 
 use crate::allocation::bounded;
 
@@ -25,7 +26,11 @@ pub fn target(bytes: &[u8]) {
     match bounded("compiling", bound, compile) {
         Ok(plan) => {
             assert!(!plan.pipeline.is_empty() && plan.parallelism > 0 && plan.checkpoint.retained > 0);
-            assert!(plan.sinks.iter().all(|sink| usize::from(sink.topic) < plan.output_topics.len()));
+            let known = |topic: &u16| usize::from(*topic) < plan.output_topics.len();
+            assert!(plan.sinks.iter().all(|sink| match &sink.topic {
+                SinkTopic::One(topic) => known(topic),
+                SinkTopic::Column { allowed, .. } => allowed.values().all(known),
+            }));
             // Nothing about a plan depends on anything but the text.
             let again = compile().unwrap_or_else(|found| panic!("the second time it is wrong:\n{found}"));
             assert_eq!(format!("{again:?}"), format!("{plan:?}"));

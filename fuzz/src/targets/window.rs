@@ -27,6 +27,7 @@ pub fn target(bytes: &[u8]) {
         assert!(!fits, "{size} every {every}");
         return;
     };
+    let spec = if draw.byte() < 128 { spec } else { spec.shifted(draw.integer()) };
     arithmetic(spec, &mut draw);
     state(spec, &mut draw);
     epochs(&mut draw);
@@ -35,14 +36,16 @@ pub fn target(bytes: &[u8]) {
 /// Panes and windows against their definition, in 128 bits.
 fn arithmetic(spec: WindowSpec, draw: &mut Draw) {
     let (size, every) = (i128::from(spec.size_ms()), i128::from(spec.every_ms()));
+    let offset = i128::from(spec.offset_ms());
+    assert!((0..every).contains(&offset));
     let Some(time) = EventTime::new(draw.integer()) else { return };
     let ms = i128::from(time.ms());
     let pane = spec.pane_of(time);
-    assert_eq!(i128::from(pane), ms.div_euclid(every) * every);
+    assert_eq!(i128::from(pane), (ms - offset).div_euclid(every) * every + offset);
     assert_eq!(i128::from(spec.first_end(pane)), i128::from(pane) + every);
     assert_eq!(i128::from(spec.last_end(pane)), i128::from(pane) + size);
     let frontier = draw.integer();
-    let beyond = (i128::from(frontier).div_euclid(every) + 1) * every;
+    let beyond = ((i128::from(frontier) - offset).div_euclid(every) + 1) * every + offset;
     let first = beyond.max(i128::from(pane) + every);
     let expected = (first <= i128::from(pane) + size).then_some(first);
     assert_eq!(spec.next_end(pane, frontier).map(i128::from), expected, "{spec:?} {pane} {frontier}");

@@ -15,5 +15,7 @@ mod kill_points;
 mod kills;
 mod refusals;
 mod secrets;
+mod sinks;
 mod stateless;
+mod topology;
 mod transactions;

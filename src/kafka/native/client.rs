@@ -217,6 +217,28 @@ impl Client {
         }
     }
 
+    /// The names of all topics that this client may see, Kafka's own among them.
+    ///
+    /// # Errors
+    /// `Retry` when no broker answers in time; `Config` without permission.
+    pub fn topic_names(&self, timeout: Duration) -> Result<Vec<String>> {
+        let what = "list the cluster's topics";
+        let mut metadata = std::ptr::null();
+        // SAFETY: a live client; `metadata` receives an object that is ours on success.
+        let code =
+            unsafe { raw::metadata(self.as_ptr(), 1, std::ptr::null_mut(), &mut metadata, millis(timeout)) };
+        self.check(what, code)?;
+        // SAFETY: success means a valid object with `topic_cnt` topics, each with a NUL-terminated name; destroyed once, after copying.
+        // Of a topic only the name is touched, since its error code may be one that the bindings lack.
+        unsafe {
+            let count = usize::try_from((*metadata).topic_cnt).unwrap_or(0);
+            let name = |i: usize| text(std::ptr::addr_of!((*(*metadata).topics.add(i)).topic).read());
+            let topics = (0..count).map(name).collect();
+            sys::rd_kafka_metadata_destroy(metadata);
+            Ok(topics)
+        }
+    }
+
     /// A partition's first offset and, depending on the client's isolation level, its last stable offset or
     /// its high watermark, asked of the leader.
     ///

@@ -7,7 +7,9 @@
 mod restore;
 mod snapshot;
 mod start;
+mod topology;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,8 +52,10 @@ pub struct Keeper {
     /// Random; names the cold store's files of this run.
     incarnation: String,
     storage: Option<ShardStorage>,
-    admin: Option<Admin>,
-    reader: Option<Reader>,
+    /// By cluster, as [`Context::connections`]; made when first needed.
+    admins: Vec<Option<Admin>>,
+    /// By cluster; none before the workers begin.
+    readers: Vec<Reader>,
     cold: Option<Cold>,
     frozen_cold: Option<FrozenCold>,
     /// Workers with their state, from a restore until they start.
@@ -63,9 +67,14 @@ pub struct Keeper {
     steps: Vec<StepState>,
     next_step_id: u32,
     cold_snapshot: Option<ColdSnapshot>,
-    cluster_id: String,
+    /// By cluster.
+    cluster_ids: Vec<String>,
     /// The source topics as they were at the start.
     topics: Vec<TopicIdentity>,
+    /// (source, topic, partition) of all that this run reads.
+    assigned: BTreeSet<(usize, String, i32)>,
+    /// It was said that there is more.
+    told_of_changes: bool,
     /// Committed, but not noted yet.
     unconfirmed: Option<Box<Decision>>,
     confirmed_at: Option<Instant>,
@@ -97,6 +106,7 @@ impl Keeper {
         sink: Sender<ToSink>,
     ) -> Keeper {
         let frozen = (0..context.settings.workers).map(|_| None).collect();
+        let admins = context.connections.iter().map(|_| None).collect();
         Keeper {
             context,
             driver,
@@ -106,8 +116,8 @@ impl Keeper {
             sink,
             incarnation: format!("{:016x}", rand::random::<u64>()),
             storage: None,
-            admin: None,
-            reader: None,
+            admins,
+            readers: vec![],
             cold: None,
             frozen_cold: None,
             engines: vec![],
@@ -117,8 +127,10 @@ impl Keeper {
             steps: vec![],
             next_step_id: 0,
             cold_snapshot: None,
-            cluster_id: String::new(),
+            cluster_ids: vec![],
             topics: vec![],
+            assigned: BTreeSet::new(),
+            told_of_changes: false,
             unconfirmed: None,
             confirmed_at: None,
             noted: None,
@@ -139,7 +151,7 @@ impl Keeper {
                 Ok(ToKeeper::End) | Err(RecvTimeoutError::Disconnected) => return self.farewell(),
                 Err(RecvTimeoutError::Timeout) => self.confirm_if_due().and_then(|()| self.measure_if_due()),
             };
-            let served = self.reader.as_mut().map_or(Ok(()), Reader::poll_main);
+            let served = self.readers.iter_mut().try_for_each(Reader::poll_main);
             if let Err(trouble) = done.and(served.map_err(Trouble::from)) {
                 self.driver.event(match trouble {
                     Trouble::Refused(reason) => Event::Refused(reason),
@@ -202,10 +214,14 @@ impl Keeper {
             tracing::warn!(%error, "the confirmed epoch could not be noted in the checkpoint storage");
         }
         KillPoint::AfterConfirmed.pass();
-        if let Some(reader) = &self.reader {
+        for (cluster, reader) in self.readers.iter().enumerate() {
             let positions = decision.positions.iter();
+            let here = positions.filter(|at| self.context.cluster_of_source(&at.source) == Some(cluster));
             let offsets: Vec<_> =
-                positions.map(|at| (at.topic.as_str(), at.partition, at.next_offset.0)).collect();
+                here.map(|at| (at.topic.as_str(), at.partition, at.next_offset.0)).collect();
+            if offsets.is_empty() {
+                continue;
+            }
             if let Err(error) = reader.commit_offsets(&offsets, wait) {
                 tracing::warn!(%error, "the group's offsets, which only lag tools read, could not be committed");
             }
@@ -222,32 +238,25 @@ impl Keeper {
     /// The lag, as far as the brokers tell, for people; and whether the topics are still the same ones.
     fn measure_if_due(&mut self) -> Done {
         let due = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
-        let (Some(reader), Some(noted), true) = (&self.reader, &self.noted, due) else { return Ok(()) };
+        let (false, Some(noted), true) = (self.readers.is_empty(), &self.noted, due) else { return Ok(()) };
         self.measured_at = Some(Instant::now());
         // Snapshots are written by this thread too: brokers that do not answer must not hold it up.
         let deadline = Instant::now() + MEASURE_LIMIT;
         let mut lag = 0;
         for at in &noted.positions {
             let left = deadline.saturating_duration_since(Instant::now());
+            let reader = self.context.cluster_of_source(&at.source).and_then(|of| self.readers.get(of));
+            let (Some(reader), Some(source)) = (reader, self.reads(&at.source, &at.topic)) else { continue };
+            if !self.assigned.contains(&(source, at.topic.clone(), at.partition)) {
+                continue;
+            }
             let Ok(bounds) = reader.beginning_and_stable_end(&at.topic, at.partition, left) else {
                 return Ok(());
             };
             lag += (bounds.end - at.next_offset.0).max(0);
         }
         self.context.metrics.source_lag_records.set(lag);
-        let topics = self.topics.clone();
-        let admin = self.admin()?;
-        for known in topics.iter().filter(|known| !known.id.is_empty()) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(Some(now)) = admin.describe_topic(&known.topic, left) else { return Ok(()) };
-            if now.id.is_some_and(|id| known.was_replaced_by(&id)) {
-                let topic = &known.topic;
-                return Err(Trouble::Refused(format!(
-                    "topic `{topic}` was deleted and created anew while it was read"
-                )));
-            }
-        }
-        Ok(())
+        self.look_at_topics(deadline)
     }
 
     fn farewell(mut self) {
@@ -266,10 +275,10 @@ impl Keeper {
         Ok(self.storage.insert(storage).clone())
     }
 
-    fn admin(&mut self) -> Done<&Admin> {
-        match &mut self.admin {
+    fn admin(&mut self, cluster: usize) -> Done<&Admin> {
+        match &mut self.admins[cluster] {
             Some(admin) => Ok(admin),
-            none => Ok(none.insert(Admin::open(&self.context.connection)?)),
+            none => Ok(none.insert(Admin::open(&self.context.connections[cluster])?)),
         }
     }
 }

@@ -18,13 +18,13 @@ use onceflow_engine::worker::{StepStart, Worker, WorkerError};
 use onceflow_protocol::coordinator::{Event, Failure, KeptSnapshot, Restored};
 use onceflow_protocol::{Decision, ErrorKind, Frontiers, ManifestRef, PartitionClock, Position};
 
-use super::super::context::SHARD;
+use super::super::context::{SHARD, SINKS};
 use super::super::driver::spawn;
 use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
 use super::super::messages::{ToDriver, ToSink};
 use super::super::worker::{Assigned, WorkerThread};
 use super::{CALL, Done, Keeper, Trouble, bug, config};
-use crate::kafka::Reader;
+use crate::kafka::{PartitionQueue, Reader};
 use crate::state::{Cold, ColdSettings, OpenColdError, open_cold};
 use crate::storage::{FileName, ShardStorage, StorageError};
 
@@ -61,16 +61,17 @@ impl Keeper {
 
     /// Loads the decision's snapshot into new workers.
     pub(super) fn restore(&mut self, decision: &Decision) -> Done {
-        self.cluster_id = self.admin()?.cluster_id(CALL)?;
+        self.cluster_ids.clear();
+        for cluster in 0..self.admins.len() {
+            let id = self.admin(cluster)?.cluster_id(CALL)?;
+            self.cluster_ids.push(id);
+        }
         let manifest = match &decision.manifest {
             Some(reference) => Some(self.read_manifest(reference)?),
             None => None,
         };
-        if let Some(manifest) = manifest.as_ref().filter(|manifest| manifest.cluster_id != self.cluster_id) {
-            return Err(Trouble::Refused(format!(
-                "the snapshot was taken on cluster `{}`, this is `{}`",
-                manifest.cluster_id, self.cluster_id
-            )));
+        if let Some(manifest) = &manifest {
+            self.check_clusters(manifest)?;
         }
         let frontiers = self.match_steps(manifest.as_ref())?;
         self.open_cold(manifest.as_ref())?;
@@ -87,6 +88,40 @@ impl Keeper {
             self.cold_snapshot = manifest.cold;
         }
         self.driver.event(Event::Restored(Box::new(Restored { frontiers, kept })));
+        Ok(())
+    }
+
+    /// The ids of the clusters that sources have of their own, by source.
+    pub(super) fn source_clusters(&self) -> BTreeMap<String, String> {
+        let sources = self.context.plan.sources.iter().enumerate();
+        let own = sources.filter(|(number, _)| self.context.cluster_of(*number) != SINKS);
+        let id = |number| self.cluster_ids[self.context.cluster_of(number)].clone();
+        own.map(|(number, source)| (source.name.clone(), id(number))).collect()
+    }
+
+    /// Positions mean nothing on another cluster. A source that moves to another cluster is a new source, with a name of its own.
+    fn check_clusters(&self, manifest: &Manifest) -> Done {
+        let here = &self.cluster_ids[SINKS];
+        if manifest.cluster_id != *here {
+            return Err(Trouble::Refused(format!(
+                "the snapshot was taken on cluster `{}`, this is `{here}`",
+                manifest.cluster_id
+            )));
+        }
+        let now = self.source_clusters();
+        for source in &self.context.plan.sources {
+            if !manifest.positions.iter().any(|at| at.source == source.name) {
+                continue;
+            }
+            let then = manifest.source_clusters.get(&source.name).unwrap_or(&manifest.cluster_id);
+            let now = now.get(&source.name).unwrap_or(here);
+            if then != now {
+                return Err(Trouble::Refused(format!(
+                    "source `{}` was read from cluster `{then}`, this is `{now}`",
+                    source.name
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -209,21 +244,45 @@ impl Keeper {
         })
     }
 
-    /// Opens the consumer at these positions and lets the workers begin.
+    /// Opens a consumer on each cluster that is read, at these positions; returns source and queue of each position whose topic is
+    /// there, by the position's place.
+    fn open_readers(&mut self, positions: &[Position]) -> Done<BTreeMap<usize, (usize, PartitionQueue)>> {
+        let context = self.context.clone();
+        let mut by_cluster: Vec<Vec<(usize, usize)>> = context.connections.iter().map(|_| vec![]).collect();
+        for (index, position) in positions.iter().enumerate() {
+            let Some(source) = self.reads(&position.source, &position.topic) else {
+                return Err(bug(format!("a position of no source: {position:?}")));
+            };
+            if self.topics.iter().any(|topic| topic.is_of(&position.source, &position.topic)) {
+                self.assigned.insert((source, position.topic.clone(), position.partition));
+                by_cluster[context.cluster_of(source)].push((index, source));
+            }
+        }
+        let mut queues = BTreeMap::new();
+        for (connection, here) in context.connections.iter().zip(by_cluster) {
+            let assignments: Vec<_> = here
+                .iter()
+                .map(|(index, _)| &positions[*index])
+                .map(|at| (at.topic.as_str(), at.partition, at.next_offset.0))
+                .collect();
+            let (reader, opened) = Reader::open(connection, &context.group_id, &assignments)?;
+            self.readers.push(reader);
+            queues.extend(
+                here.into_iter().zip(opened).map(|((index, source), queue)| (index, (source, queue))),
+            );
+        }
+        Ok(queues)
+    }
+
+    /// Opens the consumers at these positions and lets the workers begin.
     pub(super) fn start_workers(&mut self, positions: &[Position]) -> Done {
         let ends = self.ends()?;
         let context = self.context.clone();
-        let assignments: Vec<_> =
-            positions.iter().map(|at| (at.topic.as_str(), at.partition, at.next_offset.0)).collect();
-        let (reader, queues) = Reader::open(&context.connection, &context.group_id, &assignments)?;
-        self.reader = Some(reader);
         let workers = context.settings.workers;
         let mut shares: Vec<Vec<Assigned>> = (0..workers).map(|_| vec![]).collect();
-        for (index, (position, queue)) in positions.iter().zip(queues).enumerate() {
-            let source = context.plan.sources.iter().position(|source| source.name == position.source);
-            let Some(source) = source else {
-                return Err(bug(format!("a position of no source: {position:?}")));
-            };
+        let mut queues = self.open_readers(positions)?;
+        for (index, position) in positions.iter().enumerate() {
+            let Some((source, queue)) = queues.remove(&index) else { continue };
             let settings = &context.plan.sources[source];
             let idle_after_ms = settings.idle_after.map(|after| after.as_millis() as u64);
             let clock = PartitionClock::new(
@@ -232,15 +291,16 @@ impl Keeper {
                 settings.watermark_delay_ms,
                 idle_after_ms,
             );
-            let end = ends.get(&(position.topic.clone(), position.partition)).copied();
+            let end = ends.get(&(source, position.topic.clone(), position.partition)).copied();
             let end = end.or(context.settings.until_end.then_some(position.next_offset));
             shares[index % workers].push(Assigned { index, source, queue, clock, end, polled_ms: 0 });
         }
-        let admin = self.admin()?;
+        let admin = self.admin(SINKS)?;
         let topics = context.plan.output_topics.iter();
-        let limits: Vec<_> = topics.map(|topic| admin.topic_limits(topic, CALL)).collect::<Result<_, _>>()?;
+        let limits = topics.map(|topic| admin.topic_limits(&topic.name, CALL));
+        let limits: Vec<_> = limits.collect::<Result<_, _>>()?;
         let state_ids: Vec<_> = self.steps.iter().map(|step| step.id).collect();
-        self.load.unfinished.store(positions.len(), Relaxed);
+        self.load.unfinished.store(self.assigned.len(), Relaxed);
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
         self.sink.send(ToSink::Begin).map_err(|_| bug("the sink has gone before the workers came"))?;
         for (index, ((engine, partitions), inbox)) in

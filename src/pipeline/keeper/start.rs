@@ -1,35 +1,27 @@
 //! The start's questions to Kafka and to the checkpoint storage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use onceflow_protocol::coordinator::{ControlRecord, Event, Fate, SeenClaim, Traces};
-use onceflow_protocol::{
-    Claim, ClaimId, Decision, Epoch, FORMAT_VERSION, NextOffset, Position, TopicIdentity,
-};
+use onceflow_engine::plan::OutputTopic;
+use onceflow_protocol::coordinator::{ControlRecord, Event, Failure, Fate, SeenClaim, Traces};
+use onceflow_protocol::{Claim, ClaimId, Decision, Epoch, ErrorKind, FORMAT_VERSION, NextOffset, Position};
 
-use super::super::context::SHARD;
+use super::super::context::{Ends, SHARD, SINKS};
+use super::topology::{SourceTopic, existing};
 use super::{CALL, Done, Keeper, Trouble, config};
-use crate::kafka::{self, Admin, ControlReader, ControlTopic, Isolation, Reader, TopicDescription, Until};
+use crate::kafka::{self, Admin, ControlReader, ControlTopic, Creation, Isolation, NewTopic, Until};
 use crate::storage::{FileName, StorageErrorKind};
-
-/// How often, and after which pause, a topic is asked for that seems not to exist.
-const ASK: u32 = 3;
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// The control topic, and what else must be right with the cluster before anyone is fenced.
     pub(super) fn ensure_control_topic(&mut self) -> Done {
         let topic = ControlTopic { name: self.context.control_topic.clone(), shards: SHARD as i32 + 1 };
-        let outputs = self.context.plan.output_topics.clone();
+        let plan = self.context.plan.clone();
         let needed = self.context.transaction_timeout();
-        let admin = self.admin()?;
-        for output in &outputs {
-            if existing(admin, output)?.is_none() {
-                return Err(config(format!(
-                    "topic `{output}`, which the pipeline writes to, does not exist"
-                )));
-            }
+        let admin = self.admin(SINKS)?;
+        for output in &plan.output_topics {
+            ensure_output(admin, output)?;
         }
         let granted = admin.transaction_max_timeout(CALL)?;
         if needed > granted {
@@ -72,24 +64,28 @@ impl Keeper {
     fn why_not_restorable(&mut self, decision: &Decision) -> Done<Option<String>> {
         let topics = self.source_topics()?;
         for known in &decision.topics {
-            let id = topics.get(&known.topic).map(topic_id);
-            if id.is_some_and(|id| known.was_replaced_by(id)) {
+            let now = topics.iter().find(|topic| known.is_of(self.source_name(topic.source), &topic.topic));
+            if now.is_some_and(|topic| known.was_replaced_by(topic.id())) {
                 return Ok(Some(format!(
                     "topic `{}` is not the one that was consumed: it was deleted and created anew",
                     known.topic
                 )));
             }
         }
-        let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
+        let askers = self.askers()?;
         for position in &decision.positions {
-            let Some(topic) = topics.get(&position.topic) else { continue };
+            let is_it = |topic: &&SourceTopic| {
+                topic.topic == position.topic && self.source_name(topic.source) == position.source
+            };
+            let Some(topic) = topics.iter().find(is_it) else { continue };
             let (name, partition, next) = (&position.topic, position.partition, position.next_offset);
-            if partition >= topic.partitions {
+            if partition >= topic.description.partitions {
                 return Ok(Some(format!(
                     "{name}-{partition} was consumed up to offset {next}, but `{name}` has only {} partitions",
-                    topic.partitions
+                    topic.description.partitions
                 )));
             }
+            let reader = &askers[self.context.cluster_of(topic.source)];
             let bounds = reader.beginning_and_stable_end(name, partition, CALL)?;
             if next.0 < bounds.low {
                 return Ok(Some(format!(
@@ -170,10 +166,15 @@ impl Keeper {
             Err(error) => return Err(error.into()),
         };
         let partitions = self.source_partitions()?;
-        let asked: Vec<_> =
-            partitions.iter().map(|(_, topic, partition)| (topic.as_str(), *partition)).collect();
-        let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
-        let group_offsets = reader.committed(&asked, CALL)?.iter().any(|(_, _, offset)| offset.is_some());
+        let mut group_offsets = false;
+        for (cluster, reader) in self.askers()?.iter().enumerate() {
+            let here = partitions.iter().filter(|(source, ..)| self.context.cluster_of(*source) == cluster);
+            let asked: Vec<_> = here.map(|(_, topic, partition)| (topic.as_str(), *partition)).collect();
+            if !asked.is_empty() {
+                group_offsets |=
+                    reader.committed(&asked, CALL)?.iter().any(|(_, _, offset)| offset.is_some());
+            }
+        }
         self.driver.event(Event::Traces(Traces { confirmed, group_offsets }));
         Ok(())
     }
@@ -181,24 +182,37 @@ impl Keeper {
     /// Start offsets of the partitions that have no position yet: the beginning, which is what `start: earliest` says, and what
     /// partitions that are new to a topic get in any case.
     pub(super) fn resolve_start(&mut self, known: &[Position]) -> Done {
-        let known: BTreeSet<_> = known.iter().map(|at| (&at.source, &at.topic, at.partition)).collect();
-        let reader = Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
-        let mut positions = vec![];
-        for (source, topic, partition) in self.source_partitions()? {
-            if known.contains(&(&source, &topic, partition)) {
-                continue;
-            }
-            let next_offset = NextOffset(reader.beginning_and_stable_end(&topic, partition, CALL)?.low);
-            positions.push(Position { source, topic, partition, next_offset, watermark: None });
-        }
         let topics = self.source_topics()?;
-        let topics = topics.iter().map(|(topic, description)| TopicIdentity {
-            topic: topic.clone(),
-            id: topic_id(description).to_string(),
-        });
-        let topics: Vec<TopicIdentity> = topics.collect();
-        self.topics = topics.clone();
-        self.driver.event(Event::StartResolved { positions, topics });
+        let mut let_go: Vec<(String, String)> = vec![];
+        for at in known {
+            if self.reads(&at.source, &at.topic).is_none() {
+                let_go.push((at.source.clone(), at.topic.clone()));
+            } else if self.is_away(at, &topics) {
+                tracing::warn!(
+                    topic = at.topic,
+                    partition = at.partition,
+                    "is not there any more; its position is kept"
+                );
+            }
+        }
+        let known: BTreeSet<_> = known.iter().map(|at| (&*at.source, &*at.topic, at.partition)).collect();
+        let askers = self.askers()?;
+        let mut positions = vec![];
+        for SourceTopic { source, topic, description } in &topics {
+            let reader = &askers[self.context.cluster_of(*source)];
+            let (source, topic) = (self.source_name(*source), topic.as_str());
+            for partition in 0..description.partitions {
+                if known.contains(&(source, topic, partition)) {
+                    continue;
+                }
+                let next_offset = NextOffset(reader.beginning_and_stable_end(topic, partition, CALL)?.low);
+                let (source, topic) = (source.to_owned(), topic.to_owned());
+                positions.push(Position { source, topic, partition, next_offset, watermark: None });
+            }
+        }
+        self.topics = self.identities(&topics);
+        let topics = self.topics.clone();
+        self.driver.event(Event::StartResolved { let_go, positions, topics });
         Ok(())
     }
 
@@ -245,52 +259,28 @@ impl Keeper {
     }
 
     /// The ends at which a bounded run stops; nothing for an unbounded one.
-    pub(super) fn ends(&mut self) -> Done<BTreeMap<(String, i32), NextOffset>> {
+    pub(super) fn ends(&mut self) -> Done<Ends> {
         let partitions = self.source_partitions()?;
         self.context.ends(|| {
-            let reader =
-                Reader::idle(&self.context.connection, &self.context.group_id, Isolation::Committed)?;
-            let mut ends = BTreeMap::new();
-            for (_, topic, partition) in partitions {
+            let askers = self.askers()?;
+            let mut ends = Ends::new();
+            for (source, topic, partition) in partitions {
+                let reader = &askers[self.context.cluster_of(source)];
                 let end = reader.beginning_and_stable_end(&topic, partition, CALL)?.end;
-                ends.insert((topic, partition), NextOffset(end));
+                ends.insert((source, topic, partition), NextOffset(end));
             }
             Ok(ends)
         })
     }
 
-    /// Every source topic as the cluster has it now.
-    fn source_topics(&mut self) -> Done<BTreeMap<String, TopicDescription>> {
-        let context = self.context.clone();
-        let admin = self.admin()?;
-        let mut topics = BTreeMap::new();
-        for topic in context.plan.sources.iter().flat_map(|source| &source.topics) {
-            let Some(description) = existing(admin, topic)? else {
-                return Err(config(format!("topic `{topic}`, which the pipeline reads, does not exist")));
-            };
-            topics.insert(topic.clone(), description);
-        }
-        Ok(topics)
-    }
-
-    /// (source, topic, partition) of all that is to be read.
-    fn source_partitions(&mut self) -> Done<Vec<(String, String, i32)>> {
-        let topics = self.source_topics()?;
-        let mut partitions = vec![];
-        for source in &self.context.plan.sources {
-            for topic in &source.topics {
-                let count = topics.get(topic).map_or(0, |description| description.partitions);
-                partitions
-                    .extend((0..count).map(|partition| (source.name.clone(), topic.clone(), partition)));
-            }
-        }
-        Ok(partitions)
+    fn source_name(&self, source: usize) -> &str {
+        &self.context.plan.sources[source].name
     }
 
     fn control_reader(&self, isolation: Isolation) -> Done<ControlReader> {
         let context = &self.context;
         let reader = ControlReader::open(
-            &context.connection,
+            &context.connections[SINKS],
             &context.group_id,
             &context.control_topic,
             SHARD as i32,
@@ -305,20 +295,40 @@ impl Keeper {
     }
 }
 
-/// A topic as the cluster has it. A broker that has just come back, or has not heard of a new topic, says that there is none:
-/// it is asked again before that is believed.
-fn existing(admin: &Admin, topic: &str) -> Done<Option<TopicDescription>> {
-    for _ in 1..ASK {
-        if let Some(description) = admin.describe_topic(topic, CALL)? {
-            return Ok(Some(description));
-        }
-        std::thread::sleep(ASK_AGAIN);
+/// A topic that is missing is created, where the pipeline says how.
+fn ensure_output(admin: &Admin, output: &OutputTopic) -> Done {
+    let name = output.name.as_str();
+    let Some(create) = &output.create else {
+        return match existing(admin, name)? {
+            Some(_) => Ok(()),
+            None => Err(config(format!(
+                "topic `{name}`, which the pipeline writes to, does not exist: create it, or let its sink say how \
+                 (`create: {{ partitions: … }}`)"
+            ))),
+        };
+    };
+    if admin.describe_topic(name, CALL)?.is_some() {
+        return Ok(());
     }
-    Ok(admin.describe_topic(topic, CALL)?)
-}
-
-fn topic_id(topic: &TopicDescription) -> &str {
-    topic.id.as_deref().unwrap_or_default()
+    let settings: Vec<_> = create.config.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let topic = NewTopic {
+        name,
+        partitions: create.partitions,
+        replication: create.replication_factor,
+        config: &settings,
+    };
+    if admin.create_topic(&topic, CALL)? == Creation::Created {
+        tracing::info!(topic = name, "created an output topic");
+    }
+    // Brokers hear of a new topic one after the other.
+    let deadline = Instant::now() + CALL;
+    while existing(admin, name)?.is_none() {
+        if Instant::now() >= deadline {
+            let message = format!("topic `{name}` was created, but no broker knows it yet");
+            return Err(Trouble::Failed(Failure { kind: ErrorKind::Retry, message }));
+        }
+    }
+    Ok(())
 }
 
 fn confirmed_epoch(bytes: &[u8]) -> Option<Epoch> {

@@ -1,8 +1,8 @@
 //! Rows to JSON objects, written directly.
 //!
 //! A row becomes one object with its columns in the order of the schema, without white space; nulls are written. Numbers
-//! keep their value exactly: integers and decimals digit by digit (decimals with all digits of their scale), floats in the shortest
-//! form that reads back as the same float. Text is UTF-8; only what JSON demands is escaped. Dates are `"2026-01-31"`,
+//! keep their value exactly: integers and decimals digit by digit (decimals with all digits of their scale, and as a string where the
+//! sink says so), floats in the shortest form that reads back as the same float. Text is UTF-8; only what JSON demands is escaped. Dates are `"2026-01-31"`,
 //! timestamps `"2026-01-31T12:00:00.000Z"` or milliseconds since the epoch.
 //!
 //! What JSON cannot say is an error of its row: NaN and infinities, dates and timestamps outside of the years 0 to 9999.
@@ -22,7 +22,7 @@ use arrow::datatypes::{
 use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 
 use super::decimal;
-use crate::plan::Timestamps;
+use crate::plan::{Decimals, JsonFormat, Timestamps};
 
 /// Days from 0000-12-31 to 1970-01-01.
 const EPOCH_FROM_CE: i32 = 719_163;
@@ -31,7 +31,7 @@ const EPOCH_FROM_CE: i32 = 719_163;
 #[derive(Debug)]
 pub struct JsonEncoder {
     members: Vec<Member>,
-    timestamps: Timestamps,
+    format: JsonFormat,
 }
 
 #[derive(Debug)]
@@ -44,13 +44,13 @@ struct Member {
 
 impl JsonEncoder {
     /// An encoder of all columns.
-    pub fn new(schema: &Schema, timestamps: Timestamps) -> JsonEncoder {
+    pub fn new(schema: &Schema, format: JsonFormat) -> JsonEncoder {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
-        Self::of_columns(schema, &all, timestamps)
+        Self::of_columns(schema, &all, format)
     }
 
     /// An encoder of these columns, in this order.
-    pub fn of_columns(schema: &Schema, columns: &[usize], timestamps: Timestamps) -> JsonEncoder {
+    pub fn of_columns(schema: &Schema, columns: &[usize], format: JsonFormat) -> JsonEncoder {
         let member = |(i, column): (usize, &usize)| {
             let name = schema.field(*column).name();
             let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
@@ -58,7 +58,7 @@ impl JsonEncoder {
             prefix.push(b':');
             Member { column: *column, name: name.clone(), prefix }
         };
-        JsonEncoder { members: columns.iter().enumerate().map(member).collect(), timestamps }
+        JsonEncoder { members: columns.iter().enumerate().map(member).collect(), format }
     }
 
     /// Whether columns of this type can be written.
@@ -93,7 +93,7 @@ impl JsonEncoder {
     pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<JsonRows<'a>, String> {
         let bind = |member: &'a Member| {
             let array = rows.columns().get(member.column);
-            let values = array.and_then(|array| Values::of(array.as_ref(), self.timestamps));
+            let values = array.and_then(|array| Values::of(array.as_ref(), self.format));
             match (array, values) {
                 (Some(array), Some(values)) => {
                     Ok(Bound { member, values, array: (array.null_count() > 0).then_some(array.as_ref()) })
@@ -161,7 +161,8 @@ impl JsonRows<'_> {
     }
 }
 
-enum Values<'a> {
+/// A column, downcast once.
+pub(super) enum Values<'a> {
     Null,
     Boolean(&'a BooleanArray),
     Int8(&'a PrimitiveArray<Int8Type>),
@@ -175,6 +176,7 @@ enum Values<'a> {
     Float32(&'a PrimitiveArray<Float32Type>),
     Float64(&'a PrimitiveArray<Float64Type>),
     Decimal(&'a Decimal128Array, i8),
+    DecimalText(&'a Decimal128Array, i8),
     Text(&'a StringArray),
     LargeText(&'a LargeStringArray),
     TextView(&'a StringViewArray),
@@ -184,7 +186,8 @@ enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    fn of(array: &'a dyn Array, timestamps: Timestamps) -> Option<Values<'a>> {
+    /// `None` for a column of a type that cannot be written.
+    pub(super) fn of(array: &'a dyn Array, format: JsonFormat) -> Option<Values<'a>> {
         Some(match array.data_type() {
             DataType::Null => Values::Null,
             DataType::Boolean => Values::Boolean(array.as_boolean_opt()?),
@@ -199,13 +202,17 @@ impl<'a> Values<'a> {
             DataType::Float32 => Values::Float32(array.as_primitive_opt()?),
             DataType::Float64 => Values::Float64(array.as_primitive_opt()?),
             DataType::Decimal128(_, scale) => {
-                Values::Decimal(array.as_primitive_opt::<Decimal128Type>()?, *scale)
+                let array = array.as_primitive_opt::<Decimal128Type>()?;
+                match format.decimals {
+                    Decimals::Number => Values::Decimal(array, *scale),
+                    Decimals::String => Values::DecimalText(array, *scale),
+                }
             }
             DataType::Utf8 => Values::Text(array.as_string_opt()?),
             DataType::LargeUtf8 => Values::LargeText(array.as_string_opt()?),
             DataType::Utf8View => Values::TextView(array.as_string_view_opt()?),
             DataType::Date32 => Values::Date(array.as_primitive_opt()?),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => match timestamps {
+            DataType::Timestamp(TimeUnit::Millisecond, _) => match format.timestamps {
                 Timestamps::Rfc3339 => Values::Timestamp(array.as_primitive_opt()?),
                 Timestamps::EpochMs => Values::EpochMs(array.as_primitive_opt()?),
             },
@@ -213,7 +220,8 @@ impl<'a> Values<'a> {
         })
     }
 
-    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    /// Appends the value of a row that is not null.
+    pub(super) fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Values::Null => out.extend_from_slice(b"null"),
             Values::Boolean(array) => {
@@ -236,6 +244,11 @@ impl<'a> Values<'a> {
                 write_float(value, value.is_finite(), out)?;
             }
             Values::Decimal(array, scale) => decimal::write(array.value(row), *scale, out),
+            Values::DecimalText(array, scale) => {
+                out.push(b'"');
+                decimal::write(array.value(row), *scale, out);
+                out.push(b'"');
+            }
             Values::Text(array) => write_string(array.value(row), out),
             Values::LargeText(array) => write_string(array.value(row), out),
             Values::TextView(array) => write_string(array.value(row), out),
@@ -363,8 +376,11 @@ mod tests {
             .unwrap()
     }
 
-    fn encode(rows: &RecordBatch, timestamps: Timestamps) -> Vec<Result<String, String>> {
-        let encoder = JsonEncoder::new(&rows.schema(), timestamps);
+    const DEFAULT: JsonFormat = JsonFormat::DEFAULT;
+    const OTHER: JsonFormat = JsonFormat { timestamps: Timestamps::EpochMs, decimals: Decimals::String };
+
+    fn encode(rows: &RecordBatch, format: JsonFormat) -> Vec<Result<String, String>> {
+        let encoder = JsonEncoder::new(&rows.schema(), format);
         let bound = encoder.bind(rows).unwrap();
         (0..rows.num_rows())
             .map(|row| {
@@ -393,13 +409,14 @@ mod tests {
             ("at", Arc::new(TimestampMillisecondArray::from(vec![Some(-1), None]).with_timezone("UTC"))),
         ]);
         assert_eq!(
-            encode(&rows, Timestamps::Rfc3339),
+            encode(&rows, DEFAULT),
             [
                 Ok(r#"{"text \"1\"":"a\"\\\n\u0001é","view":"v","flag":true,"int":-9223372036854775808,"real":0.1,"double":-0.0,"money":-0.05,"day":"1969-12-31","at":"1969-12-31T23:59:59.999Z"}"#.to_owned()),
                 Ok(r#"{"text \"1\"":null,"view":null,"flag":null,"int":null,"real":null,"double":null,"money":null,"day":null,"at":null}"#.to_owned()),
             ]
         );
-        assert!(encode(&rows, Timestamps::EpochMs)[0].as_ref().unwrap().ends_with(r#","at":-1}"#));
+        let other = encode(&rows, OTHER).remove(0).unwrap();
+        assert!(other.ends_with(r#","money":"-0.05","day":"1969-12-31","at":-1}"#), "{other}");
     }
 
     #[test]
@@ -411,13 +428,10 @@ mod tests {
             (Arc::new(TimestampMillisecondArray::from(vec![i64::MIN])), "years"),
         ] {
             let rows = rows(vec![("x", array)]);
-            let error = encode(&rows, Timestamps::Rfc3339).remove(0).unwrap_err();
+            let error = encode(&rows, DEFAULT).remove(0).unwrap_err();
             assert!(error.starts_with("column x: ") && error.contains(reason), "{error}");
             let mut out = vec![];
-            JsonEncoder::new(&rows.schema(), Timestamps::Rfc3339)
-                .bind(&rows)
-                .unwrap()
-                .write_or_null(0, &mut out);
+            JsonEncoder::new(&rows.schema(), DEFAULT).bind(&rows).unwrap().write_or_null(0, &mut out);
             assert_eq!(out, br#"{"x":null}"#);
         }
     }
@@ -425,7 +439,7 @@ mod tests {
     #[test]
     fn an_object_without_columns_is_an_object() {
         let rows = rows(vec![("x", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]);
-        let encoder = JsonEncoder::of_columns(&rows.schema(), &[], Timestamps::Rfc3339);
+        let encoder = JsonEncoder::of_columns(&rows.schema(), &[], DEFAULT);
         let mut out = vec![];
         encoder.bind(&rows).unwrap().write(0, &mut out).unwrap();
         assert_eq!(out, b"{}");
@@ -439,7 +453,7 @@ mod tests {
                 ("i", Arc::new(Int64Array::from(vec![int]))),
                 ("d", Arc::new(Float64Array::from(vec![double]))),
             ]);
-            let json = encode(&rows, Timestamps::Rfc3339).remove(0).unwrap();
+            let json = encode(&rows, DEFAULT).remove(0).unwrap();
             let value: Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(value["t"].as_str(), Some(text.as_str()));
             prop_assert_eq!(value["i"].as_i64(), Some(int));

@@ -4,3 +4,4 @@
 pub mod decimal;
 pub mod json_decode;
 pub mod json_encode;
+pub mod plain;

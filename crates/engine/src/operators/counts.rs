@@ -20,7 +20,7 @@ pub struct Counts {
     pub late: u64,
     /// Rows of source records that entered windows although they were too late for some others; counted beside the rest.
     pub partly_late: u64,
-    /// Records that went to the dead letter topic for a reason other than lateness.
+    /// Records that went to the dead letter topic or to the errors stream of their source, for a reason other than lateness.
     pub dead: u64,
     /// Records that failed and were dropped, as `on_error: drop` demands.
     pub dropped: u64,

@@ -11,6 +11,8 @@ pub(crate) enum Fate {
     Dead = 8,
     /// A dead letter was written: no second one.
     Lettered = 16,
+    /// It is in the errors stream of its source: not a second time.
+    Streamed = 32,
 }
 
 /// The fates of a run of messages, by index. No fate at all: it was filtered.

@@ -11,6 +11,8 @@
 //! scale from 0 to its precision, `Utf8`, `Date32`, and `Timestamp(Millisecond, None)`, which is in UTC
 //! ([`TIMESTAMP`](crate::expr::TIMESTAMP)).
 
+mod pattern;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use onceflow_protocol::WindowSpec;
 
 use crate::diagnostics::is_secret;
 use crate::expr::Expr;
+
+pub use pattern::TopicPattern;
 
 /// A whole pipeline.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ pub struct Plan {
     /// Index into [`output_topics`](Self::output_topics) of the dead letter topic.
     pub dead_letter: Option<u16>,
     /// Every topic that the pipeline writes to, each once.
-    pub output_topics: Vec<String>,
+    pub output_topics: Vec<OutputTopic>,
     /// Worker threads, at least 1.
     pub parallelism: usize,
     /// When and where to checkpoint.
@@ -57,6 +61,19 @@ pub struct Kafka {
     pub bootstrap_servers: String,
     /// librdkafka properties, verbatim; none that the guarantee needs otherwise.
     pub properties: BTreeMap<String, String>,
+    /// Names in place of those made from namespace and pipeline; none for a source's own cluster.
+    pub ids: Ids,
+}
+
+/// `kafka.ids`: `None` is `{namespace}.{pipeline}`, and for the control topic `{namespace}.{pipeline}.control`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ids {
+    /// The consumer group, which only names the offsets that lag tools read.
+    pub group_id: Option<String>,
+    /// What the transactional ids begin with; a shard's number follows.
+    pub transactional_id: Option<String>,
+    /// The topic of claims and decisions.
+    pub control_topic: Option<String>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -68,6 +85,7 @@ impl std::fmt::Debug for Kafka {
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("properties", &properties)
+            .field("ids", &self.ids)
             .finish()
     }
 }
@@ -79,6 +97,11 @@ pub enum Stream {
     Source(usize),
     /// A step, by index.
     Step(usize),
+    /// `STEP.late`: the rows that came too late for the windows of a step, by the step's index; they have the columns of
+    /// [`Step::projected_schema`]. Only sinks read it.
+    Late(usize),
+    /// `SOURCE.errors`: the records of a source that failed, by the source's index. Only sinks read it.
+    Errors(usize),
 }
 
 /// One source.
@@ -86,8 +109,12 @@ pub enum Stream {
 pub struct Source {
     /// Its name, part of the identity of its positions.
     pub name: String,
-    /// Topics it reads.
+    /// The cluster it reads from, where that is not the pipeline's.
+    pub kafka: Option<Kafka>,
+    /// Topics it reads, by name.
     pub topics: Vec<String>,
+    /// Patterns of further topics.
+    pub patterns: Vec<TopicPattern>,
     /// Where to begin when there is no checkpoint.
     pub start: Start,
     /// The columns to decode: those that the plan uses, in the order of the schema. [`Source::schema`] has the same order.
@@ -102,6 +129,13 @@ pub struct Source {
     pub idle_after: Option<Duration>,
     /// What happens to a record that cannot be decoded or evaluated.
     pub on_error: OnError,
+}
+
+impl Source {
+    /// Whether it reads this topic, by its name or by a pattern.
+    pub fn reads(&self, topic: &str) -> bool {
+        self.topics.iter().any(|name| name == topic) || self.patterns.iter().any(|of| of.matches(topic))
+    }
 }
 
 /// A declared column that is decoded.
@@ -150,6 +184,9 @@ pub enum OnError {
     Drop,
     /// The record goes to the dead letter topic, as it came.
     DeadLetter,
+    /// The record goes to the errors stream of its source; a row that has no source record any more is dead-lettered, or fails the
+    /// pipeline where it has no topic for that.
+    Stream,
 }
 
 /// One step: a filter, then a projection, then a window, each optional.
@@ -244,6 +281,28 @@ pub enum Late {
     Drop,
     /// Their source records go to the dead letter topic.
     DeadLetter,
+    /// They go to the sinks that read [`Stream::Late`].
+    Stream,
+}
+
+/// A topic that the pipeline writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputTopic {
+    /// Its name.
+    pub name: String,
+    /// How to create it where it is missing; `None`: then the start fails.
+    pub create: Option<CreateTopic>,
+}
+
+/// `create:`. What is not said is the broker's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// How many partitions.
+    pub partitions: Option<i32>,
+    /// How many replicas of each.
+    pub replication_factor: Option<i32>,
+    /// The topic's settings that differ from the brokers' defaults.
+    pub config: BTreeMap<String, String>,
 }
 
 /// One sink.
@@ -253,20 +312,68 @@ pub struct Sink {
     pub name: String,
     /// What it writes.
     pub input: Stream,
-    /// Index into [`Plan::output_topics`].
-    pub topic: u16,
+    /// Where its records go.
+    pub topic: SinkTopic,
     /// `where`, over the input.
     pub filter: Option<Expr>,
     /// The record's key.
     pub key: Key,
+    /// The record's headers.
+    pub headers: Headers,
+    /// The record's timestamp.
+    pub timestamp: SinkTimestamp,
+    /// The record's partition, an integer; `None`, or where it is null: by the key, as the Java client has it.
+    pub partition: Option<Expr>,
     /// Schema of the rows.
     pub schema: SchemaRef,
-    /// How timestamps are written.
-    pub timestamps: Timestamps,
-    /// Whether the source record's headers go along (stateless input), or none are written.
-    pub forward_headers: bool,
+    /// The record's value.
+    pub value: SinkValue,
     /// What happens to a row that cannot be evaluated, encoded, or that the topic would refuse.
     pub on_error: OnError,
+}
+
+/// Where a sink's records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkTopic {
+    /// Index into [`Plan::output_topics`].
+    One(u16),
+    /// `topic_from`: the topic that a text column names.
+    Column {
+        /// The column's index.
+        column: usize,
+        /// `allowed_topics`: names with their indexes into [`Plan::output_topics`]. Any other value follows `on_error`.
+        allowed: BTreeMap<String, u16>,
+    },
+}
+
+/// A sink record's timestamp.
+#[derive(Debug)]
+pub enum SinkTimestamp {
+    /// The row's event time.
+    EventTime,
+    /// An integer or timestamp, milliseconds since the epoch.
+    Expr(Expr),
+    /// The source record's; where the topic would refuse that, the time of sending.
+    Incoming,
+}
+
+/// A sink record's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkValue {
+    /// The row.
+    Json(JsonFormat),
+    /// The source record's value, bytes as they came.
+    Incoming,
+}
+
+impl SinkValue {
+    /// How keys and headers are written beside it.
+    pub fn json(self) -> JsonFormat {
+        match self {
+            SinkValue::Json(format) => format,
+            SinkValue::Incoming => JsonFormat::DEFAULT,
+        }
+    }
 }
 
 /// A sink record's key.
@@ -274,10 +381,47 @@ pub struct Sink {
 pub enum Key {
     /// The source record's key, bytes as they came.
     Incoming,
-    /// One text column: its bytes.
+    /// One column as plain text (null: no key).
     Text(usize),
     /// Columns by index: a JSON object of them.
     Json(Vec<usize>),
+    /// One column as Kafka's serializers for Java write it (null: no key): text its bytes, numbers big-endian.
+    Raw(usize),
+}
+
+/// A sink record's headers.
+#[derive(Debug)]
+pub enum Headers {
+    /// None.
+    None,
+    /// The source record's, as they came; none where there is no source record.
+    Forward,
+    /// These: names, and expressions whose values are written as plain text (null: a header without value).
+    Exprs(Vec<(String, Expr)>),
+}
+
+/// How a sink writes JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonFormat {
+    /// How timestamps are written.
+    pub timestamps: Timestamps,
+    /// How decimals are written.
+    pub decimals: Decimals,
+}
+
+impl JsonFormat {
+    /// What a sink does that says nothing of it.
+    pub const DEFAULT: JsonFormat =
+        JsonFormat { timestamps: Timestamps::Rfc3339, decimals: Decimals::Number };
+}
+
+/// How a sink writes decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decimals {
+    /// `12.50`. Exact as it is written, but many readers of JSON make a double of it.
+    Number,
+    /// `"12.50"`.
+    String,
 }
 
 /// How a sink writes timestamps.

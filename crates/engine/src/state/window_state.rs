@@ -440,8 +440,11 @@ impl WindowState {
 
     /// A pane that a manifest names must be one that a record can be in: window arithmetic relies on it.
     fn check_pane(&self, pane: i64) -> Result<(), StateError> {
-        let possible = (0..=EventTime::MAX.ms()).contains(&pane) && pane % self.spec.every_ms() == 0;
-        if possible { Ok(()) } else { Err(StateError::damaged(format!("no pane begins at {pane}"))) }
+        if self.spec.is_pane(pane) {
+            Ok(())
+        } else {
+            Err(StateError::damaged(format!("no pane begins at {pane}")))
+        }
     }
 
     /// Whether some pane has runs in the cold store.

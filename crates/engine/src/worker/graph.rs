@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::WorkerError;
 use crate::batch::Batch;
+use crate::errors_stream;
 use crate::operators::sink::SinkWriter;
 use crate::plan::{OnError, Plan, Stream};
 
@@ -23,6 +24,8 @@ pub(super) struct Graph {
     pub(super) plan: Arc<Plan>,
     readers_of_sources: Vec<Vec<Reader>>,
     readers_of_steps: Vec<Vec<Reader>>,
+    readers_of_late: Vec<Vec<Reader>>,
+    readers_of_errors: Vec<Vec<Reader>>,
     pub(super) sinks: Vec<SinkWriter>,
     /// Number of the windowed step, by step.
     pub(super) window_of: Vec<Option<usize>>,
@@ -61,6 +64,8 @@ impl Graph {
         let mut graph = Graph {
             readers_of_sources: plan.sources.iter().map(|_| vec![]).collect(),
             readers_of_steps: plan.steps.iter().map(|_| vec![]).collect(),
+            readers_of_late: plan.steps.iter().map(|_| vec![]).collect(),
+            readers_of_errors: plan.sources.iter().map(|_| vec![]).collect(),
             sinks: plan.sinks.iter().enumerate().map(|(i, sink)| SinkWriter::new(i as u16, sink)).collect(),
             window_of: vec![],
             plan: plan.clone(),
@@ -80,14 +85,24 @@ impl Graph {
 
     fn connect(&mut self, from: Stream, to: Stage, schema: &SchemaRef) -> Result<(), WorkerError> {
         let missing = || WorkerError::bug(format!("{from:?} is not in the plan"));
+        let source = |i: usize| self.plan.sources.get(i).ok_or_else(missing);
+        let step = |i: usize| self.plan.steps.get(i).ok_or_else(missing);
         match from {
             Stream::Source(i) => {
-                let source = self.plan.sources.get(i).ok_or_else(missing)?;
-                self.readers_of_sources[i].push(Reader::new(to, &source.schema, schema)?);
+                let reader = Reader::new(to, &source(i)?.schema, schema)?;
+                self.readers_of_sources[i].push(reader);
+            }
+            Stream::Errors(i) => {
+                source(i)?;
+                self.readers_of_errors[i].push(Reader::new(to, &errors_stream::SCHEMA, schema)?);
             }
             Stream::Step(i) => {
-                let step = self.plan.steps.get(i).ok_or_else(missing)?;
-                self.readers_of_steps[i].push(Reader::new(to, &step.output_schema, schema)?);
+                let reader = Reader::new(to, &step(i)?.output_schema, schema)?;
+                self.readers_of_steps[i].push(reader);
+            }
+            Stream::Late(i) => {
+                let reader = Reader::new(to, &step(i)?.projected_schema, schema)?;
+                self.readers_of_late[i].push(reader);
             }
         }
         Ok(())
@@ -98,6 +113,8 @@ impl Graph {
         match stream {
             Stream::Source(i) => &self.readers_of_sources[i],
             Stream::Step(i) => &self.readers_of_steps[i],
+            Stream::Late(i) => &self.readers_of_late[i],
+            Stream::Errors(i) => &self.readers_of_errors[i],
         }
     }
 

@@ -41,7 +41,9 @@ fn orders(name: &str, on_error: OnError) -> Source {
     };
     Source {
         name: name.into(),
+        kafka: None,
         topics: vec![name.into()],
+        patterns: vec![],
         start: Start::Earliest,
         columns: schema.fields().iter().map(column).collect(),
         schema,
@@ -141,12 +143,14 @@ fn sink(name: &str, input: Stream, schema: SchemaRef, key: Key) -> Sink {
     Sink {
         name: name.into(),
         input,
-        topic: 0,
+        topic: SinkTopic::One(0),
         filter: None,
         key,
+        headers: if matches!(input, Stream::Source(_)) { Headers::Forward } else { Headers::None },
+        timestamp: SinkTimestamp::EventTime,
+        partition: None,
         schema,
-        timestamps: Timestamps::EpochMs,
-        forward_headers: matches!(input, Stream::Source(_)),
+        value: SinkValue::Json(JsonFormat { timestamps: Timestamps::EpochMs, ..JsonFormat::DEFAULT }),
         on_error: OnError::DeadLetter,
     }
 }
@@ -156,12 +160,12 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
     Plan {
         pipeline: "test".into(),
         fingerprint: 0,
-        kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new() },
+        kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new(), ids: Ids::default() },
         sources,
         steps,
         sinks,
         dead_letter: Some(1),
-        output_topics: vec!["out".into(), "dead".into()],
+        output_topics: ["out", "dead"].map(|name| OutputTopic { name: name.into(), create: None }).into(),
         parallelism: 1,
         checkpoint: Checkpoint {
             interval: Duration::ZERO,

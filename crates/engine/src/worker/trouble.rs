@@ -4,9 +4,10 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMillisecondType;
 
 use super::graph::Stage;
-use super::{Call, Worker, WorkerError};
+use super::{Call, Origin, Worker, WorkerError};
 use crate::batch::Batch;
-use crate::dead_letter::{self, Reason, Sender};
+use crate::dead_letter::{self, Extent, Reason, Sender};
+use crate::errors_stream::Failure;
 use crate::operators::fate::Fate;
 use crate::operators::sink::row_as_json;
 use crate::plan::{Late, OnError};
@@ -40,11 +41,11 @@ impl Worker {
         subject: Subject,
         error: &str,
     ) -> Result<(), WorkerError> {
-        match call.graph.on_error(stage) {
+        match policy(call, stage, subject) {
             OnError::Fail => {
                 let stage = call.graph.describe(stage);
                 let whose = match (subject, call.origin) {
-                    (Subject::Record(i), Some((topic, partition))) => {
+                    (Subject::Record(i), Some(Origin { topic, partition, .. })) => {
                         let offset = call.messages.offset(i as usize);
                         format!("topic {topic}, partition {partition}, offset {offset}")
                     }
@@ -64,10 +65,20 @@ impl Worker {
                 self.mark(subject, Fate::Dead);
                 self.write_letter(call, stage, reason, subject, error)
             }
+            OnError::Stream => {
+                self.mark(subject, Fate::Dead);
+                if let Subject::Record(record) = subject
+                    && !self.fates.mark(record, Fate::Streamed)
+                {
+                    let (step, error) = (call.graph.name(stage).to_owned(), error.to_owned());
+                    self.failures.push(Failure { record, step, reason, error });
+                }
+                Ok(())
+            }
         }
     }
 
-    /// Counts rows of a windowed step that came after the purge of their windows, and sends them where `late` says.
+    /// Counts rows of a windowed step that came after the purge of their windows, and writes their dead letters if `late` says so.
     pub(super) fn late(
         &mut self,
         call: &mut Call,
@@ -111,38 +122,51 @@ impl Worker {
         let limits = self.limits.get(usize::from(topic)).ok_or_else(no_topic)?;
         let sender = Sender { topic, pipeline: &graph.plan.pipeline, step: graph.name(stage), reason, error };
         let timestamp = |time: i64| if limits.timestamps.contains(&time) { time } else { 0 };
-        let letter = match (subject, call.origin) {
-            (Subject::Record(i), Some((from, partition))) => {
-                if self.fates.mark(i, Fate::Lettered) {
-                    return Ok(());
-                }
-                let timestamp = timestamp(call.messages.timestamp(i as usize));
-                dead_letter::of_record(
-                    call.out,
-                    sender,
-                    timestamp,
-                    (from, partition, call.messages),
-                    i as usize,
-                )
-            }
-            (Subject::Row(rows, row), _) => {
-                let json = row_as_json(&rows.columns, row);
-                let timestamp = timestamp(rows.event_time.value(row));
-                dead_letter::of_row(call.out, sender, timestamp, &json, window_of(rows, row))
-            }
-            (Subject::Record(_), None) => return Err(WorkerError::bug("a source record outside of a batch")),
-        };
-        let size = letter.size_bytes();
-        if size > limits.max_record_bytes {
-            let limit = limits.max_record_bytes;
-            let stage = graph.describe(stage);
-            return Err(WorkerError::data(format!(
-                "{stage}: a dead letter of {size} bytes is more than its topic takes in a record ({limit}): {error}"
-            )));
+        if let Subject::Record(i) = subject
+            && self.fates.mark(i, Fate::Lettered)
+        {
+            return Ok(());
         }
-        letter.finish();
-        self.counts.dead_letters[reason as usize] += 1;
-        Ok(())
+        let mut size = 0;
+        for extent in Extent::ALL {
+            let letter = match (subject, call.origin) {
+                (Subject::Record(i), Some(Origin { topic: from, partition, .. })) => {
+                    let i = i as usize;
+                    let timestamp = timestamp(call.messages.timestamp(i));
+                    let record = (from, partition, call.messages);
+                    dead_letter::of_record(call.out, sender, timestamp, record, i, extent)
+                }
+                (Subject::Row(rows, row), _) => {
+                    let json = row_as_json(&rows.columns, row);
+                    let timestamp = timestamp(rows.event_time.value(row));
+                    dead_letter::of_row(call.out, sender, timestamp, &json, window_of(rows, row), extent)
+                }
+                (Subject::Record(_), None) => {
+                    return Err(WorkerError::bug("a source record outside of a batch"));
+                }
+            };
+            size = letter.size_bytes();
+            if size <= limits.max_record_bytes {
+                letter.finish();
+                self.counts.dead_letters[reason as usize] += 1;
+                return Ok(());
+            }
+        }
+        let (stage, limit) = (graph.describe(stage), limits.max_record_bytes);
+        Err(WorkerError::data(format!(
+            "{stage}: a dead letter without its record has {size} bytes, more than its topic takes in a record ({limit}): {error}"
+        )))
+    }
+}
+
+/// What happens to `subject` where `stage` refuses it. To a stream goes only what has a record of a source that has one.
+fn policy(call: &Call, stage: Stage, subject: Subject) -> OnError {
+    let plan = &call.graph.plan;
+    match (call.graph.on_error(stage), subject, call.origin) {
+        (OnError::Stream, Subject::Record(_), Some(origin)) => plan.sources[origin.source].on_error,
+        (OnError::Stream, ..) if plan.dead_letter.is_some() => OnError::DeadLetter,
+        (OnError::Stream, ..) => OnError::Fail,
+        (other, ..) => other,
     }
 }
 

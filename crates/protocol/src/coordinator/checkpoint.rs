@@ -92,8 +92,11 @@ impl Coordinator {
             || load.records >= self.settings.max_records
             || load.output_bytes >= self.settings.max_bytes;
         // Memory, a request, a pass that was cut short and the end of a bounded run do not wait for the pause.
-        let at_once =
-            load.pressure || self.triggered || checkpoint.pass.cut || (load.finished && self.bounded);
+        let at_once = load.pressure
+            || self.triggered
+            || checkpoint.pass.cut
+            || self.renews()
+            || (load.finished && self.bounded);
         if at_once || (due && !paused) {
             self.barrier(now_ms, effects);
         }
@@ -167,13 +170,17 @@ impl Coordinator {
         let reaches = inputs.map(|input| match input {
             TimeInput::Step(step) => self.checkpoint.pass.reaches[*step],
             TimeInput::Source(source) => {
-                let name = &self.settings.sources[*source].name;
+                let name = &self.settings.sources[*source];
                 let of_source =
                     |report: &&PartitionReport| &self.start.positions[report.partition].source == name;
                 source_reach(self.checkpoint.partitions().filter(of_source))
             }
         });
-        reaches.min().unwrap_or(Reach::Unknown)
+        match reaches.min() {
+            // Topics that are away, or none that match a pattern: nothing has ended.
+            None | Some(Reach::End) if !self.bounded => Reach::Unknown,
+            reach => reach.unwrap_or(Reach::Unknown),
+        }
     }
 
     pub(super) fn fired(&mut self, now_ms: u64, report: FiredReport, effects: &mut Vec<Effect>) {
@@ -200,6 +207,9 @@ impl Coordinator {
             // All workers stand still: a stop that came since the barrier has nothing to wait for either.
             if self.stopping || self.is_over() {
                 return self.end(Outcome::Done, effects);
+            }
+            if self.renews() {
+                return self.renew(now_ms, effects);
             }
             effects.push(Effect::Resume);
             return self.enter(Phase::Running, now_ms, None);
@@ -330,7 +340,8 @@ impl Coordinator {
             return self.fail(now_ms, Failure { kind: ErrorKind::Bug, message }, effects);
         };
         let over = self.is_over();
-        if !over {
+        let renews = self.renews();
+        if !over && !renews {
             // At the end no further transaction is begun: it would hold readers back until it times out.
             effects.push(Effect::Release);
         }
@@ -350,6 +361,9 @@ impl Coordinator {
         self.checkpoint.ended_ms = now_ms;
         if over {
             return self.end(Outcome::Done, effects);
+        }
+        if renews {
+            return self.renew(now_ms, effects);
         }
         self.enter(Phase::Running, now_ms, None);
         if self.stopping {

@@ -20,6 +20,8 @@ pub enum Event {
     Abandon,
     /// Take a checkpoint now.
     Trigger,
+    /// A source has partitions that this run does not read: finish a checkpoint, then begin a new run, whose start finds them.
+    SourcesChanged,
     /// Answer to [`Effect::EnsureControlTopic`].
     ControlTopicReady,
     /// Answer to [`Effect::ReadNewest`]: the newest committed claim and decision.
@@ -43,7 +45,9 @@ pub enum Event {
     Traces(Traces),
     /// Answer to [`Effect::ResolveStart`].
     StartResolved {
-        /// One position for each partition of the sources asked for.
+        /// Source and topic of the known positions that no source reads any more.
+        let_go: Vec<(String, String)>,
+        /// One position for each partition of the sources that had none.
         positions: Vec<Position>,
         /// The topics of all sources.
         topics: Vec<TopicIdentity>,
@@ -239,7 +243,8 @@ pub enum Effect {
     ReadUntilClaim(ClaimId),
     /// Look for the `confirmed` object and for group offsets.
     ReadTraces,
-    /// Turn `start:` into offsets, for the partitions of sources that these positions do not name.
+    /// Turn `start:` into offsets, for the partitions of sources that these positions do not name, and say which of these are of
+    /// topics that the sources read no more.
     ResolveStart(Vec<Position>),
     /// Commit start offsets as a decision, before anything is consumed.
     CommitStart(Box<Decision>),

@@ -31,6 +31,7 @@
 //!                                                             SnapshottingCold    │             │
 //!                                                                           └─→ Preparing ─→ Deciding
 //!
+//!  BackingOff: also from Aligning and Deciding, without a failure, when a run ends because its sources have changed.
 //!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile.
 //!  Ended: from anywhere; by a stop, a bounded run's end, a refusal, or a failure that would repeat.
 //! ```
@@ -49,7 +50,7 @@ mod start;
 pub use events::*;
 pub use firing::{Reach, TimeInput, WindowedStep};
 pub use phase::{Phase, TRANSITIONS};
-pub use settings::{Restart, Settings, SourceTopics};
+pub use settings::{Restart, Settings};
 
 use crate::error::ErrorKind;
 use crate::ids::ClaimId;
@@ -83,6 +84,8 @@ pub struct Coordinator {
     draining: bool,
     /// A checkpoint was asked for.
     triggered: bool,
+    /// The next checkpoint is this run's last one: a new run is to find what has been added to the sources.
+    renewing: bool,
     fenced_by: Option<String>,
 }
 
@@ -103,6 +106,7 @@ impl Coordinator {
             stopping: false,
             draining: false,
             triggered: false,
+            renewing: false,
             fenced_by: None,
         }
     }
@@ -145,6 +149,8 @@ impl Coordinator {
             Event::Drain => self.drain(&mut effects),
             Event::Abandon => self.end(Outcome::Abandoned, &mut effects),
             Event::Trigger => self.triggered = true,
+            // A start looks anyway, and so does the next run after a failure.
+            Event::SourcesChanged => self.renewing |= self.phase.has_workers(),
             Event::Failed(failure) => self.fail(now_ms, failure, &mut effects),
             Event::Refused(reason) => self.refuse(now_ms, reason, &mut effects),
             event => {
@@ -175,8 +181,8 @@ impl Coordinator {
             (Phase::Claiming, Event::ClaimCommitted) => self.claimed(now_ms, effects),
             (Phase::Reading, Event::ControlRead(records)) => self.control_read(now_ms, records, effects),
             (Phase::Tracing, Event::Traces(traces)) => self.traced(now_ms, traces, effects),
-            (Phase::Resolving, Event::StartResolved { positions, topics }) => {
-                self.start_resolved(now_ms, positions, topics, effects)
+            (Phase::Resolving, Event::StartResolved { let_go, positions, topics }) => {
+                self.start_resolved(now_ms, &let_go, positions, topics, effects)
             }
             (Phase::CommittingStart, Event::StartCommitted) => self.restore(now_ms, effects),
             (Phase::Restoring, Event::Restored(restored)) => self.restored(now_ms, *restored, effects),

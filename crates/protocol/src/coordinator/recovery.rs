@@ -93,6 +93,19 @@ impl Coordinator {
         self.enter(Phase::BackingOff, now_ms, Some(delay));
     }
 
+    /// Whether the checkpoint under way, or the next one, is this run's last because its sources have changed. What ends for good has
+    /// no use for more.
+    pub(super) fn renews(&self) -> bool {
+        self.renewing && !self.stopping && !self.bounded
+    }
+
+    /// Everything is committed, and the run ends so that another one finds what has been added to the sources. It ends as one that
+    /// failed does, but for the delay: there is one way from a run to the next.
+    pub(super) fn renew(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        effects.push(Effect::TearDown);
+        self.enter(Phase::BackingOff, now_ms, Some(0));
+    }
+
     /// A start that cannot succeed. After the claim it may look like that because a successor has gone on and tidied up: then it is
     /// fenced, and nobody has to come and look.
     pub(super) fn refuse(&mut self, now_ms: u64, reason: String, effects: &mut Vec<Effect>) {

@@ -7,8 +7,8 @@ use super::firing::WindowedStep;
 pub struct Settings {
     /// `{namespace}.{pipeline}.{shard}`: the one id of the shard, for ever.
     pub transactional_id: String,
-    /// Sources, in the plan's order.
-    pub sources: Vec<SourceTopics>,
+    /// Names of the sources, in the plan's order.
+    pub sources: Vec<String>,
     /// Windowed steps, in the plan's order.
     pub steps: Vec<WindowedStep>,
     /// Worker threads.
@@ -52,15 +52,6 @@ impl Settings {
     pub(super) fn start_limit_ms(&self) -> u64 {
         self.transaction_timeout_ms() + 60_000
     }
-}
-
-/// A source and what it reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceTopics {
-    /// Its name.
-    pub name: String,
-    /// Its topics.
-    pub topics: Vec<String>,
 }
 
 /// Exponential back-off.

@@ -36,6 +36,7 @@ impl Coordinator {
         self.start = Progress::default();
         self.base = None;
         self.kept = vec![];
+        self.renewing = false;
         self.enter(Phase::Preflight, now_ms, Some(self.settings.start_limit_ms()));
         effects.push(Effect::EnsureControlTopic);
     }
@@ -170,11 +171,8 @@ impl Coordinator {
                           it was deleted, or this is another cluster";
             return self.refuse(now_ms, reason.to_string(), effects);
         }
-        // Positions of sources and topics that the plan no longer has are let go.
-        let sources = &self.settings.sources;
-        let is_read = |at: &&Position| {
-            sources.iter().any(|source| source.name == at.source && source.topics.contains(&at.topic))
-        };
+        // Positions of sources that the plan no longer has are let go.
+        let is_read = |at: &&Position| self.settings.sources.contains(&at.source);
         let known = self.base.iter().flat_map(|decision| &decision.positions);
         self.start.positions = known.filter(is_read).cloned().collect();
         self.enter(Phase::Resolving, now_ms, Some(self.settings.start_limit_ms()));
@@ -185,12 +183,15 @@ impl Coordinator {
     pub(super) fn start_resolved(
         &mut self,
         now_ms: u64,
+        let_go: &[(String, String)],
         resolved: Vec<Position>,
-        topics: Vec<TopicIdentity>,
+        mut topics: Vec<TopicIdentity>,
         effects: &mut Vec<Effect>,
     ) {
         let anew = |known: &&TopicIdentity| {
-            topics.iter().any(|topic| topic.topic == known.topic && known.was_replaced_by(&topic.id))
+            topics
+                .iter()
+                .any(|topic| known.is_of(&topic.source, &topic.topic) && known.was_replaced_by(&topic.id))
         };
         if let Some(topic) = self.base.iter().flat_map(|base| &base.topics).find(anew) {
             let reason = format!(
@@ -198,6 +199,17 @@ impl Coordinator {
                 topic.topic
             );
             return self.refuse(now_ms, reason, effects);
+        }
+        self.start.positions.retain(|at| {
+            let same = |(source, topic): &(String, String)| at.source == *source && at.topic == *topic;
+            !let_go.iter().any(same)
+        });
+        // A topic that is read and not there keeps its identity, as it keeps its positions: it may come back.
+        for known in self.base.iter().flat_map(|base| &base.topics) {
+            let is_read = self.start.positions.iter().any(|at| known.is_of(&at.source, &at.topic));
+            if is_read && !topics.iter().any(|topic| known.is_of(&topic.source, &topic.topic)) {
+                topics.push(known.clone());
+            }
         }
         self.start.topics = topics;
         if resolved.is_empty() && self.base.is_some() {

@@ -11,13 +11,17 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::graph::{Graph, Reads};
 use super::settings::Settings;
-use super::sinks::AnalyzedSink;
+use super::sinks::{AnalyzedHeaders, AnalyzedSink, creations};
 use super::streams::{AnalyzedStep, Shape, Streams, event_time_from};
 use super::window::AnalyzedWindow;
-use crate::config::spec::{Part, Spec};
+use crate::config::spec::{Spanned, Spec, TopicFrom};
 use crate::diagnostics::{Code, Diagnostic, Span};
+use crate::errors_stream;
 use crate::expr::{Expr, Scope, Typed};
-use crate::plan::{Aggregate, Column, Group, Plan, Sink, Source, Start, Step, Stream, Window};
+use crate::plan::{
+    Aggregate, Column, Group, Headers, OutputTopic, Plan, Sink, SinkTimestamp, SinkTopic, SinkValue, Source,
+    Start, Step, Stream, Window,
+};
 
 pub(super) fn build(
     spec: &Spec,
@@ -32,13 +36,17 @@ pub(super) fn build(
         graph.order.iter().enumerate().map(|(place, i)| (*i, place)).collect();
     let stream = |reads: Reads| match reads {
         Reads::Source(i) => Stream::Source(i),
+        Reads::Errors(i) => Stream::Errors(i),
         Reads::Step(i) => Stream::Step(places.get(&i).copied().unwrap_or_default()),
+        Reads::Late(i) => Stream::Late(places.get(&i).copied().unwrap_or_default()),
     };
 
     let sources: Vec<Source> = (0..spec.sources.len()).map(|i| source(i, spec, &streams, &used)).collect();
     let mut schemas: HashMap<Reads, SchemaRef> = HashMap::new();
-    schemas
-        .extend(sources.iter().enumerate().map(|(i, source)| (Reads::Source(i), Arc::clone(&source.schema))));
+    for (i, source) in sources.iter().enumerate() {
+        schemas.insert(Reads::Source(i), Arc::clone(&source.schema));
+        schemas.insert(Reads::Errors(i), Arc::clone(&errors_stream::SCHEMA));
+    }
 
     let mut steps = vec![];
     for &i in &graph.order {
@@ -52,13 +60,16 @@ pub(super) fn build(
             .map_err(|message| found.push(unbuilt(spec.steps[i].name.span, &message)))
             .ok()?;
         schemas.insert(Reads::Step(i), Arc::clone(&built.output_schema));
+        schemas.insert(Reads::Late(i), Arc::clone(&built.projected_schema));
         steps.push(Step { inputs: inputs.into_iter().map(stream).collect(), ..built });
     }
 
-    let mut output_topics: Vec<String> = vec![];
+    let mut output_topics: Vec<OutputTopic> = vec![];
     let mut topic = |name: &str| {
-        let place = output_topics.iter().position(|topic| topic == name).unwrap_or_else(|| {
-            output_topics.push(name.to_owned());
+        let place = output_topics.iter().position(|topic| topic.name == name).unwrap_or_else(|| {
+            let create = creations(spec).into_iter().find(|(topic, _)| *topic == name);
+            let create = create.map(|(_, create)| create.value.clone());
+            output_topics.push(OutputTopic { name: name.to_owned(), create });
             output_topics.len() - 1
         });
         u16::try_from(place).ok()
@@ -67,24 +78,23 @@ pub(super) fn build(
     for ((sink, input), analyzed) in spec.sinks.iter().zip(&graph.sinks).zip(sinks) {
         let (input, analyzed) = ((*input)?, analyzed?);
         let schema = Arc::clone(schemas.get(&input)?);
-        let filter = bind(analyzed.filter.as_ref(), &schema)
+        let topic = match sink.topic.get()? {
+            TopicFrom::One(name) => SinkTopic::One(topic(&name.value)?),
+            TopicFrom::Column { allowed, .. } => {
+                let entry = |name: &Spanned<String>| Some((name.value.clone(), topic(&name.value)?));
+                let allowed = allowed.iter().map(entry).collect::<Option<_>>()?;
+                SinkTopic::Column { column: analyzed.topic_from?, allowed }
+            }
+        };
+        let name = sink.name.value.clone();
+        let built = build_sink(name, stream(input), topic, analyzed, schema, sink.value.value)
             .map_err(|message| found.push(unbuilt(sink.name.span, &message)))
             .ok()?;
-        built_sinks.push(Sink {
-            name: sink.name.value.clone(),
-            input: stream(input),
-            topic: topic(&sink.topic.as_ref()?.value)?,
-            filter,
-            key: analyzed.key,
-            schema,
-            timestamps: sink.timestamps,
-            forward_headers: analyzed.forward_headers,
-            on_error: analyzed.on_error,
-        });
+        built_sinks.push(built);
     }
-    let dead_letter = match &spec.dead_letter {
-        Part::Is(name) => Some(topic(&name.value)?),
-        Part::Absent | Part::Invalid => None,
+    let dead_letter = match spec.dead_letter.get() {
+        Some(letters) => Some(topic(&letters.topic.value)?),
+        None => None,
     };
     let Settings { pipeline, kafka, parallelism, checkpoint, restart, state } = settings;
     Some(Plan {
@@ -129,6 +139,8 @@ impl Used {
             match input {
                 Reads::Source(i) => used.sources[*i].extend(all(&streams.sources[*i])),
                 Reads::Step(i) => outputs[*i].extend(all(&streams.shape(*input))),
+                // What is late is all that comes to the window, which see below; errors have columns of their own.
+                Reads::Late(_) | Reads::Errors(_) => {}
             }
         }
         for (source, event_time) in streams.event_times.iter().enumerate() {
@@ -145,6 +157,7 @@ impl Used {
                 (Some(project), _) => {
                     names.extend(project.iter().flat_map(|(_, typed)| typed.columns.clone()))
                 }
+                (None, Some(_)) if graph.is_read(Reads::Late(i)) => names.extend(all(&step.input)),
                 (None, Some(window)) => names.extend(window_columns(window)),
                 (None, None) => names.extend(outputs[i].iter().cloned()),
             }
@@ -152,6 +165,7 @@ impl Used {
                 match input {
                     Reads::Source(i) => used.sources[*i].extend(names.iter().cloned()),
                     Reads::Step(i) => outputs[*i].extend(names.iter().cloned()),
+                    Reads::Late(_) | Reads::Errors(_) => {}
                 }
             }
             used.inputs[i] = names;
@@ -173,7 +187,9 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
         (0..columns.len()).filter(|column| used.sources[i].contains(&columns[*column].name.value)).collect();
     Source {
         name: source.name.value.clone(),
+        kafka: source.kafka.as_ref().and_then(super::settings::of_source),
         topics: source.topics.iter().map(|topic| topic.value.clone()).collect(),
+        patterns: source.patterns.iter().map(|pattern| pattern.value.clone()).collect(),
         start: Start::Earliest,
         columns: kept
             .iter()
@@ -247,6 +263,42 @@ fn build_window(window: &AnalyzedWindow, input: &Schema, output: &Schema) -> Res
         lateness_ms: window.lateness_ms,
         late: window.late,
         identity: window.identity(),
+    })
+}
+
+fn build_sink(
+    name: String,
+    input: Stream,
+    topic: SinkTopic,
+    sink: AnalyzedSink,
+    schema: SchemaRef,
+    value: SinkValue,
+) -> Result<Sink, String> {
+    let headers = match sink.headers {
+        AnalyzedHeaders::None => Headers::None,
+        AnalyzedHeaders::Forward => Headers::Forward,
+        AnalyzedHeaders::Named(named) => {
+            let header = |(name, typed): (String, Typed)| Ok((name, typed.build(&schema)?));
+            Headers::Exprs(named.into_iter().map(header).collect::<Result<_, String>>()?)
+        }
+    };
+    let timestamp = match bind(sink.timestamp.as_ref(), &schema)? {
+        Some(expr) => SinkTimestamp::Expr(expr),
+        None if sink.as_it_came => SinkTimestamp::Incoming,
+        None => SinkTimestamp::EventTime,
+    };
+    Ok(Sink {
+        name,
+        input,
+        topic,
+        filter: bind(sink.filter.as_ref(), &schema)?,
+        key: sink.key,
+        headers,
+        timestamp,
+        partition: bind(sink.partition.as_ref(), &schema)?,
+        schema,
+        value,
+        on_error: sink.on_error,
     })
 }
 

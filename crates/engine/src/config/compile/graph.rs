@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::spec::{Part, Spanned, Spec};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Span};
 
 /// A stream as the file numbers it; in a [`Plan`](crate::plan::Plan) steps are in another order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +12,10 @@ pub(super) enum Reads {
     Source(usize),
     /// A step, by its place in the file.
     Step(usize),
+    /// The late rows of a step.
+    Late(usize),
+    /// The records of a source that failed.
+    Errors(usize),
 }
 
 /// Who reads what.
@@ -23,6 +27,13 @@ pub(super) struct Graph {
     pub sinks: Vec<Option<Reads>>,
     /// The steps of the file in an order in which each comes after what it reads. Steps in a circle are missing.
     pub order: Vec<usize>,
+}
+
+impl Graph {
+    /// Whether a sink reads this stream.
+    pub fn is_read(&self, stream: Reads) -> bool {
+        self.sinks.contains(&Some(stream))
+    }
 }
 
 pub(super) fn resolve(spec: &Spec, found: &mut Vec<Diagnostic>) -> Graph {
@@ -40,12 +51,13 @@ pub(super) fn resolve(spec: &Spec, found: &mut Vec<Diagnostic>) -> Graph {
             names.insert(&name.value, reads);
         }
     }
-    let mut find = |from: &Spanned<String>, itself: Option<&str>| {
-        let stream = names.get(from.value.as_str()).copied();
-        if stream.is_none() {
-            found.push(unknown(from, itself, &names));
-        }
-        stream
+    let mut find = |from: &Spanned<String>, reader: Option<&str>| {
+        let stream = match names.get(from.value.as_str()) {
+            Some(stream) => Ok(*stream),
+            None => side_stream(spec, from, reader.is_none(), &names)
+                .unwrap_or_else(|| Err(unknown(from, reader, &names))),
+        };
+        stream.map_err(|diagnostic| found.push(diagnostic)).ok()
     };
     let mut inputs = vec![];
     for step in &spec.steps {
@@ -56,16 +68,30 @@ pub(super) fn resolve(spec: &Spec, found: &mut Vec<Diagnostic>) -> Graph {
     Graph { inputs, sinks, order }
 }
 
+/// `STEP.late` or `SOURCE.errors`; `None` if it is not of this form.
+fn side_stream(
+    spec: &Spec,
+    from: &Spanned<String>,
+    by_sink: bool,
+    names: &BTreeMap<&str, Reads>,
+) -> Option<Result<Reads, Diagnostic>> {
+    let (name, side @ ("late" | "errors")) = from.value.rsplit_once('.')? else { return None };
+    let wrong = |code, message: String| Err(Diagnostic::new(code, from.span, message));
+    Some(match (names.get(name)?, side) {
+        _ if !by_sink => wrong(Code::ByDesign, format!("`{}` can only be read by a sink", from.value)),
+        (Reads::Source(i), "errors") => Ok(Reads::Errors(*i)),
+        (Reads::Step(i), "late") if !matches!(spec.steps[*i].window, Part::Absent) => Ok(Reads::Late(*i)),
+        (_, "late") => {
+            wrong(Code::UnknownStream, format!("`{name}` has no `window`: nothing comes too late for it"))
+        }
+        _ => wrong(
+            Code::UnknownStream,
+            format!("`{name}` is a step: errors are collected by source, whatever step they happen in"),
+        ),
+    })
+}
+
 fn unknown(from: &Spanned<String>, itself: Option<&str>, names: &BTreeMap<&str, Reads>) -> Diagnostic {
-    if let Some((stream, side @ ("late" | "errors"))) = from.value.rsplit_once('.')
-        && names.contains_key(stream)
-    {
-        return Diagnostic::new(
-            Code::NotYet,
-            from.span,
-            format!("the side stream `{stream}.{side}` is not supported yet"),
-        );
-    }
     let message = format!("there is no source or step `{}`", from.value);
     let others = names.keys().copied().filter(|name| Some(*name) != itself);
     Diagnostic::new(Code::UnknownStream, from.span, message).nearest(&from.value, others)
@@ -116,34 +142,51 @@ fn order(spec: &Spec, inputs: &[Vec<Option<Reads>>], found: &mut Vec<Diagnostic>
     order
 }
 
-/// A topic is read once, and what is read is not written.
+/// A topic is read once, and what is read is not written. A source with a cluster of its own meets nobody there.
 pub(super) fn check_topics(spec: &Spec, found: &mut Vec<Diagnostic>) {
-    let mut read: HashMap<&str, &str> = HashMap::new();
-    for source in &spec.sources {
+    let mut read: HashMap<(Option<usize>, &str), &str> = HashMap::new();
+    let cluster = |source: usize| spec.sources[source].kafka.as_ref().map(|_| source);
+    for (i, source) in spec.sources.iter().enumerate() {
         for topic in &source.topics {
-            match read.insert(&topic.value, &source.name.value) {
+            match read.insert((cluster(i), &topic.value), &source.name.value) {
                 Some(first) if first == source.name.value => {
                     let message = format!("`{}` is there twice", topic.value);
                     found.push(Diagnostic::new(Code::Repeated, topic.span, message));
                 }
-                Some(first) => {
-                    let message = format!("`{}` is read by the source `{first}` already", topic.value);
-                    let hint = "several steps can read one source";
-                    found.push(Diagnostic::new(Code::TopicTwice, topic.span, message).hint(hint));
-                }
+                Some(first) => found.push(read_twice(topic.span, &topic.value, first)),
                 None => {}
             }
         }
     }
-    let dead_letter = match &spec.dead_letter {
-        Part::Is(topic) => Some(topic),
-        Part::Absent | Part::Invalid => None,
-    };
-    for topic in spec.sinks.iter().filter_map(|sink| sink.topic.as_ref()).chain(dead_letter) {
-        if let Some(source) = read.get(topic.value.as_str()) {
+    for (i, source) in spec.sources.iter().enumerate() {
+        for pattern in &source.patterns {
+            let mut twice: Vec<_> = read
+                .iter()
+                .filter(|((of, topic), reader)| {
+                    *of == cluster(i) && **reader != source.name.value && pattern.value.matches(topic)
+                })
+                .collect();
+            twice.sort();
+            found.extend(twice.first().map(|((_, topic), reader)| read_twice(pattern.span, topic, reader)));
+        }
+    }
+    let outputs = spec.sinks.iter().flat_map(|sink| sink.topics());
+    for topic in outputs.chain(spec.dead_letter.get().map(|letters| &letters.topic)) {
+        let reads = |source: &&crate::config::spec::Source| {
+            let named = source.topics.iter().any(|named| named.value == topic.value);
+            source.kafka.is_none()
+                && (named || source.patterns.iter().any(|pattern| pattern.value.matches(&topic.value)))
+        };
+        if let Some(source) = spec.sources.iter().find(reads) {
+            let (source, topic_name) = (&source.name.value, &topic.value);
             let message =
-                format!("the source `{source}` reads `{}`: the pipeline would feed itself", topic.value);
+                format!("the source `{source}` reads `{topic_name}`: the pipeline would feed itself");
             found.push(Diagnostic::new(Code::TopicLoop, topic.span, message));
         }
     }
+}
+
+fn read_twice(span: Span, topic: &str, first: &str) -> Diagnostic {
+    let message = format!("`{topic}` is read by the source `{first}` already");
+    Diagnostic::new(Code::TopicTwice, span, message).hint("several steps can read one source")
 }

@@ -13,7 +13,7 @@ mod streams;
 mod window;
 
 use super::Defaults;
-use super::spec::{Part, Spanned, Spec};
+use super::spec::{Part, Spec};
 use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::expr::Mistake;
 use crate::plan::Plan;
@@ -40,7 +40,7 @@ enum DeadLetter {
 }
 
 impl DeadLetter {
-    fn of(part: &Part<Spanned<String>>) -> DeadLetter {
+    fn of(part: &Part<super::spec::DeadLetter>) -> DeadLetter {
         match part {
             Part::Absent => DeadLetter::Absent,
             // One that is there and wrong is no reason to complain that there is none.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::Defaults;
 use crate::config::spec::Spec;
 use crate::diagnostics::{Code, Diagnostic, Span};
-use crate::plan::{Backend, Checkpoint, Kafka, Restart, State};
+use crate::plan::{Backend, Checkpoint, Ids, Kafka, Restart, State};
 
 /// What a plan says of the pipeline as a whole.
 pub(super) struct Settings {
@@ -73,5 +73,14 @@ fn kafka(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) -> Optio
     }
     let properties: BTreeMap<String, String> =
         defaults.kafka.properties.iter().chain(&spec.kafka.properties).cloned().collect();
-    Some(Kafka { bootstrap_servers: servers?, properties })
+    Some(Kafka { bootstrap_servers: servers?, properties, ids: spec.kafka.ids.clone() })
+}
+
+/// The cluster of a source, which has nothing of the pipeline's.
+pub(super) fn of_source(kafka: &crate::config::spec::Kafka) -> Option<Kafka> {
+    Some(Kafka {
+        bootstrap_servers: kafka.bootstrap_servers.clone()?,
+        properties: kafka.properties.iter().cloned().collect(),
+        ids: Ids::default(),
+    })
 }

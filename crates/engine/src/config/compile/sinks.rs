@@ -1,21 +1,36 @@
-//! Sinks: what is written, and under which key.
+//! Sinks: what is written, where, and under which key.
 
 use arrow::datatypes::DataType;
 
-use super::graph::Graph;
-use super::streams::{Origin, Streams, boolean};
-use crate::config::spec::{Part, Sink, Spec};
+use super::graph::{Graph, Reads};
+use super::streams::{Origin, Shape, Streams, boolean, typed};
+use crate::config::spec::{HeaderSpec, KeyFormat, Part, Sink, Spanned, Spec, Sql, TopicFrom};
 use crate::diagnostics::{Code, Diagnostic, nearest};
-use crate::expr::{Scope, Typed};
-use crate::plan::{Key, OnError};
+use crate::expr::{Scope, TIMESTAMP, Typed, sql_type};
+use crate::formats::plain::RawColumn;
+use crate::plan::{CreateTopic, Key, OnError, SinkValue};
 
 /// A checked sink.
 #[derive(Debug)]
 pub(super) struct AnalyzedSink {
+    /// The column of `topic_from`.
+    pub topic_from: Option<usize>,
     pub filter: Option<Typed>,
     pub key: Key,
-    pub forward_headers: bool,
+    pub headers: AnalyzedHeaders,
+    /// Without a `timestamp` of its own the record has that of its source record.
+    pub as_it_came: bool,
+    pub timestamp: Option<Typed>,
+    pub partition: Option<Typed>,
     pub on_error: OnError,
+}
+
+/// Checked headers.
+#[derive(Debug)]
+pub(super) enum AnalyzedHeaders {
+    None,
+    Forward,
+    Named(Vec<(String, Typed)>),
 }
 
 /// `None` for sinks whose input does not exist.
@@ -25,72 +40,185 @@ pub(super) fn analyze(
     streams: &Streams,
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Option<AnalyzedSink>> {
+    check_creations(spec, found);
     let sinks = spec.sinks.iter().zip(&graph.sinks);
-    sinks
-        .map(|(sink, input)| {
-            let shape = streams.shape((*input)?);
-            let filter = sink.filter.as_ref().and_then(|sql| boolean(sql, "`where`", &shape.scope, found));
-            let key = key(sink, &shape.scope, &shape.origin, found);
-            let forward_headers = shape.origin == Origin::Record;
-            Some(AnalyzedSink { filter, key, forward_headers, on_error: shape.on_error })
-        })
-        .collect()
+    sinks.map(|(sink, input)| Some(analyze_sink(sink, (*input)?, streams, found))).collect()
+}
+
+fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Diagnostic>) -> AnalyzedSink {
+    let shape = &streams.shape(input);
+    let scope = &shape.scope;
+    let of_errors = matches!(input, Reads::Errors(_));
+    if sink.value.value == SinkValue::Incoming && !of_errors {
+        let message = "`format: raw` writes records as they came: it is for `SOURCE.errors`";
+        found.push(Diagnostic::new(Code::BadValue, sink.value.span, message).hint("write `format: json`"));
+    }
+    AnalyzedSink {
+        topic_from: topic_from(sink, scope, found),
+        filter: sink.filter.as_ref().and_then(|sql| boolean(sql, "`where`", scope, found)),
+        key: key(sink, scope, &shape.origin, found),
+        headers: headers(sink, shape, found),
+        as_it_came: of_errors,
+        timestamp: sink.timestamp.as_ref().and_then(|sql| {
+            of_type(sql, "`timestamp`", "a timestamp or milliseconds since the epoch", scope, found, |is| {
+                *is == TIMESTAMP || is.is_integer()
+            })
+        }),
+        partition: sink
+            .partition
+            .as_ref()
+            .and_then(|sql| of_type(sql, "`partition`", "an integer", scope, found, DataType::is_integer)),
+        on_error: shape.on_error,
+    }
+}
+
+/// A checked expression of one of some types.
+fn of_type(
+    sql: &Sql,
+    what: &str,
+    expected: &str,
+    scope: &Scope,
+    found: &mut Vec<Diagnostic>,
+    is_right: impl Fn(&DataType) -> bool,
+) -> Option<Typed> {
+    let typed = typed(Some(sql), scope, found)?;
+    if is_right(&typed.data_type) {
+        return Some(typed);
+    }
+    let message = format!("{what} must be {expected}, this is {}", sql_type(&typed.data_type));
+    found.push(Diagnostic::new(Code::TypeMismatch, sql.span, message));
+    None
+}
+
+/// The column `name`; one that is not there is reported, unless it may be because of another mistake.
+fn column(name: &Spanned<String>, scope: &Scope, found: &mut Vec<Diagnostic>) -> Option<usize> {
+    let place = scope.columns.iter().position(|column| column.name == name.value);
+    if place.is_none() && !scope.open {
+        let message = format!("there is no column `{}`", name.value);
+        let names: Vec<&str> = scope.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut diagnostic = Diagnostic::new(Code::UnknownColumn, name.span, message);
+        diagnostic = match nearest(&name.value, names.iter().copied()) {
+            Some(near) => diagnostic.label(format!("did you mean `{near}`?")),
+            None => diagnostic.hint(format!("columns here: {}", names.join(", "))),
+        };
+        found.push(diagnostic);
+    }
+    place
+}
+
+fn topic_from(sink: &Sink, scope: &Scope, found: &mut Vec<Diagnostic>) -> Option<usize> {
+    let TopicFrom::Column { column: name, .. } = sink.topic.get()? else { return None };
+    let place = column(name, scope, found)?;
+    let data_type = scope.columns[place].data_type.as_ref()?;
+    if *data_type != DataType::Utf8 {
+        let message = format!("`topic_from` names a varchar, `{}` is {}", name.value, sql_type(data_type));
+        found.push(Diagnostic::new(Code::TypeMismatch, name.span, message));
+    }
+    Some(place)
+}
+
+fn headers(sink: &Sink, shape: &Shape, found: &mut Vec<Diagnostic>) -> AnalyzedHeaders {
+    match &sink.headers {
+        Part::Absent if shape.origin == Origin::Record => AnalyzedHeaders::Forward,
+        Part::Absent | Part::Invalid | Part::Is(HeaderSpec::None) => AnalyzedHeaders::None,
+        Part::Is(HeaderSpec::Forward(span)) => {
+            if let Origin::Window(_) = shape.origin {
+                let message = "the rows of a window have no source record whose headers could be forwarded";
+                let hint = "name headers with expressions: `headers: { name: expression }`";
+                found.push(Diagnostic::new(Code::BadValue, *span, message).hint(hint));
+            }
+            AnalyzedHeaders::Forward
+        }
+        Part::Is(HeaderSpec::Named(named)) => {
+            let header = |header: &crate::config::spec::Named| {
+                Some((header.name.value.clone(), typed(header.sql.as_ref(), &shape.scope, found)?))
+            };
+            AnalyzedHeaders::Named(named.iter().filter_map(header).collect())
+        }
+    }
 }
 
 fn key(sink: &Sink, scope: &Scope, origin: &Origin, found: &mut Vec<Diagnostic>) -> Key {
-    match (&sink.key, origin) {
-        (Part::Is(names), _) => {
-            let mut columns = vec![];
-            for name in names {
-                match scope.columns.iter().position(|column| column.name == name.value) {
-                    Some(i) => columns.push(i),
-                    None if scope.open => {}
-                    None => {
-                        let message = format!("there is no column `{}`", name.value);
-                        let names: Vec<&str> =
-                            scope.columns.iter().map(|column| column.name.as_str()).collect();
-                        let mut diagnostic = Diagnostic::new(Code::UnknownColumn, name.span, message);
-                        diagnostic = match nearest(&name.value, names.iter().copied()) {
-                            Some(near) => diagnostic.label(format!("did you mean `{near}`?")),
-                            None => diagnostic.hint(format!("columns here: {}", names.join(", "))),
-                        };
-                        found.push(diagnostic);
-                    }
-                }
-            }
-            of_columns(columns, scope)
-        }
-        (Part::Invalid, _) => Key::Incoming,
-        (Part::Absent, Origin::Record) => Key::Incoming,
+    let columns: Vec<usize> = match (&sink.key, origin) {
+        (Part::Is(names), _) => names.iter().filter_map(|name| column(name, scope, found)).collect(),
         (Part::Absent, Origin::Window(Some(groups))) => {
-            let columns =
-                groups.iter().filter_map(|name| scope.columns.iter().position(|column| column.name == *name));
-            of_columns(columns.collect(), scope)
+            let place = |name: &String| scope.columns.iter().position(|column| column.name == *name);
+            groups.iter().filter_map(place).collect()
         }
-        (Part::Absent, Origin::Window(None)) => {
-            let message = format!(
-                "the sink `{}` needs a `key`: the columns of `group_by` do not reach it",
-                sink.name.value
-            );
-            found.push(Diagnostic::new(Code::NeedsKey, sink.name.span, message));
-            Key::Incoming
+        (Part::Invalid, _) => return Key::Incoming,
+        (Part::Absent, Origin::Record) => {
+            if let Some(format) = &sink.key_format {
+                let message = "`key_format` needs a `key`: without one the key goes as it came";
+                found.push(Diagnostic::new(Code::NeedsKey, format.span, message));
+            }
+            return Key::Incoming;
         }
-        (Part::Absent, Origin::Mixed) if scope.open => Key::Incoming,
-        (Part::Absent, Origin::Mixed) => {
-            let message = format!(
-                "the sink `{}` needs a `key`: it reads rows of windows and of records together",
-                sink.name.value
-            );
+        (Part::Absent, Origin::Mixed) if scope.open => return Key::Incoming,
+        (Part::Absent, Origin::Window(None) | Origin::Mixed) => {
+            let why = match origin {
+                Origin::Mixed => "it reads rows of windows and of records together",
+                _ => "the columns of `group_by` do not reach it",
+            };
+            let message = format!("the sink `{}` needs a `key`: {why}", sink.name.value);
             found.push(Diagnostic::new(Code::NeedsKey, sink.name.span, message));
-            Key::Incoming
+            return Key::Incoming;
+        }
+    };
+    of_columns(sink, columns, scope, found)
+}
+
+/// One text column is the key as it is, everything else becomes a JSON object; unless `key_format` says otherwise.
+fn of_columns(sink: &Sink, columns: Vec<usize>, scope: &Scope, found: &mut Vec<Diagnostic>) -> Key {
+    let data_type = |column: usize| scope.columns[column].data_type.as_ref();
+    let Some(format) = &sink.key_format else {
+        return match columns[..] {
+            [column] if data_type(column) == Some(&DataType::Utf8) => Key::Text(column),
+            _ => Key::Json(columns),
+        };
+    };
+    let mut wrong = |message: String| found.push(Diagnostic::new(Code::NeedsKey, format.span, message));
+    match (format.value, &columns[..]) {
+        (KeyFormat::Json, _) | (_, []) => Key::Json(columns),
+        (KeyFormat::Text, [column]) => Key::Text(*column),
+        (KeyFormat::Raw, [column]) => {
+            if let Some(data_type) = data_type(*column).filter(|data_type| !RawColumn::supports(data_type)) {
+                wrong(format!("`key_format: raw` writes text and numbers, this is {}", sql_type(data_type)));
+            }
+            Key::Raw(*column)
+        }
+        (_, several) => {
+            wrong(format!("a key of {} columns is a JSON object: `key_format: json`", several.len()));
+            Key::Json(columns)
         }
     }
 }
 
-/// One text column is the key as it is, everything else becomes a JSON object.
-fn of_columns(columns: Vec<usize>, scope: &Scope) -> Key {
-    match columns[..] {
-        [column] if scope.columns[column].data_type == Some(DataType::Utf8) => Key::Text(column),
-        _ => Key::Json(columns),
+/// Sinks that write to one topic must agree on how it is to be created.
+fn check_creations(spec: &Spec, found: &mut Vec<Diagnostic>) {
+    let mut known: Vec<(&str, &Spanned<CreateTopic>)> = vec![];
+    for (topic, create) in creations(spec) {
+        match known.iter().find(|(name, _)| *name == topic) {
+            Some((_, earlier)) if earlier.value != create.value => {
+                let message = format!("`{topic}` is to be created in another way already");
+                let hint = "say it once, at one of the sinks that write to the topic";
+                found.push(Diagnostic::new(Code::Repeated, create.span, message).hint(hint));
+            }
+            Some(_) => {}
+            None => known.push((topic, create)),
+        }
     }
+}
+
+/// Topics with how they are to be created, where that is said.
+pub(super) fn creations(spec: &Spec) -> Vec<(&str, &Spanned<CreateTopic>)> {
+    let mut creations = vec![];
+    for sink in &spec.sinks {
+        for (topic, create) in sink.topics().iter().zip(sink.create.iter().cycle()) {
+            creations.push((topic.value.as_str(), create));
+        }
+    }
+    if let Some(letters) = spec.dead_letter.get() {
+        creations.extend(letters.create.iter().map(|create| (letters.topic.value.as_str(), create)));
+    }
+    creations
 }

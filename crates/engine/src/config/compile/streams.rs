@@ -4,7 +4,8 @@ use super::graph::{Graph, Reads};
 use super::window::{self, AnalyzedWindow};
 use super::{DeadLetter, report};
 use crate::config::spec::{Named, Part, Source, Spec, Sql, Step};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Span};
+use crate::errors_stream;
 use crate::expr::{self, Scope, ScopeColumn, TIMESTAMP, Typed, sql_type};
 use crate::plan::{EventTimeFrom, OnError};
 
@@ -43,6 +44,8 @@ pub(super) struct AnalyzedStep {
     pub window: Option<AnalyzedWindow>,
     /// What comes in: the columns of the first input.
     pub input: Shape,
+    /// What comes to the window, and is late there.
+    pub projected: Shape,
     pub output: Shape,
 }
 
@@ -50,6 +53,8 @@ pub(super) struct AnalyzedStep {
 #[derive(Debug)]
 pub(super) struct Streams {
     pub sources: Vec<Shape>,
+    /// What `SOURCE.errors` looks like, which is the same for all.
+    pub errors: Shape,
     /// For each source which of its columns holds the event time, with the factors to milliseconds.
     pub event_times: Vec<Option<(usize, i64, i64)>>,
     /// `None` for steps in a circle.
@@ -61,6 +66,10 @@ impl Streams {
         match stream {
             Reads::Source(i) => self.sources[i].clone(),
             Reads::Step(i) => self.steps[i].as_ref().map_or_else(Shape::unknown, |step| step.output.clone()),
+            Reads::Late(i) => {
+                self.steps[i].as_ref().map_or_else(Shape::unknown, |step| step.projected.clone())
+            }
+            Reads::Errors(_) => self.errors.clone(),
         }
     }
 }
@@ -72,29 +81,43 @@ pub(super) fn analyze(
     found: &mut Vec<Diagnostic>,
 ) -> Streams {
     let mut streams = Streams {
-        sources: spec.sources.iter().map(|source| source_shape(source, dead_letter, found)).collect(),
+        sources: (spec.sources.iter().enumerate())
+            .map(|(i, source)| source_shape(source, dead_letter, graph.is_read(Reads::Errors(i)), found))
+            .collect(),
+        errors: errors_shape(dead_letter),
         event_times: spec.sources.iter().map(|source| event_time(source, found)).collect(),
         steps: spec.steps.iter().map(|_| None).collect(),
     };
     for &i in &graph.order {
         let inputs: Vec<Option<Shape>> =
             graph.inputs[i].iter().map(|input| input.map(|stream| streams.shape(stream))).collect();
-        let step = analyze_step(&spec.steps[i], &inputs, dead_letter, found);
+        let late_is_read = graph.is_read(Reads::Late(i));
+        let step = analyze_step(&spec.steps[i], &inputs, dead_letter, late_is_read, found);
         streams.steps[i] = Some(step);
     }
     // Steps in a circle have been reported; what is wrong inside them can be told all the same.
     for (i, step) in spec.steps.iter().enumerate() {
         if streams.steps[i].is_none() {
-            analyze_step(step, &[None], dead_letter, found);
+            analyze_step(step, &[None], dead_letter, graph.is_read(Reads::Late(i)), found);
         }
     }
     streams
 }
 
-fn source_shape(source: &Source, dead_letter: DeadLetter, found: &mut Vec<Diagnostic>) -> Shape {
-    let on_error = source.on_error.as_ref().map_or(OnError::Fail, |on_error| on_error.value);
-    if let (OnError::DeadLetter, Some(at)) = (on_error, &source.on_error) {
-        dead_letter.require(at.span, "`on_error: dead_letter`", found);
+fn source_shape(
+    source: &Source,
+    dead_letter: DeadLetter,
+    errors_are_read: bool,
+    found: &mut Vec<Diagnostic>,
+) -> Shape {
+    let default = if errors_are_read { OnError::Stream } else { OnError::Fail };
+    let on_error = source.on_error.as_ref().map_or(default, |on_error| on_error.value);
+    if let Some(at) = &source.on_error {
+        if on_error == OnError::DeadLetter {
+            dead_letter.require(at.span, "`on_error: dead_letter`", found);
+        }
+        let side = SideStream { name: &source.name.value, side: "errors", key: "on_error" };
+        side.check(at.span, on_error == OnError::Stream, errors_are_read, found);
     }
     let scope = match &source.schema {
         None => Scope { columns: vec![], open: true },
@@ -111,6 +134,51 @@ fn source_shape(source: &Source, dead_letter: DeadLetter, found: &mut Vec<Diagno
         },
     };
     Shape { scope, origin: Origin::Record, on_error }
+}
+
+fn errors_shape(dead_letter: DeadLetter) -> Shape {
+    let columns = errors_stream::SCHEMA.fields().iter().map(|field| ScopeColumn {
+        name: field.name().clone(),
+        data_type: Some(field.data_type().clone()),
+        nullable: field.is_nullable(),
+    });
+    Shape {
+        scope: Scope { columns: columns.collect(), open: false },
+        origin: Origin::Record,
+        // What cannot be written there must not come back as an error.
+        on_error: match dead_letter {
+            DeadLetter::There => OnError::DeadLetter,
+            DeadLetter::Absent => OnError::Fail,
+        },
+    }
+}
+
+/// A stream that exists only where its owner says so, and then must be read.
+pub(super) struct SideStream<'a> {
+    /// The source or step.
+    pub name: &'a str,
+    pub side: &'static str,
+    /// The key that says so.
+    pub key: &'static str,
+}
+
+impl SideStream<'_> {
+    /// Reports at `span`, where the owner says something, that nobody reads the stream, or that a reader gets nothing.
+    pub fn check(self, span: Span, exists: bool, is_read: bool, found: &mut Vec<Diagnostic>) {
+        let SideStream { name, side, key } = self;
+        let diagnostic = match (exists, is_read) {
+            (true, false) => {
+                Diagnostic::new(Code::SideStream, span, format!("no sink reads `{name}.{side}`"))
+                    .hint(format!("add a sink with `from: {name}.{side}`, or say something else here"))
+            }
+            (false, true) => {
+                let message = format!("a sink reads `{name}.{side}`, which is empty with this `{key}`");
+                Diagnostic::new(Code::SideStream, span, message).hint(format!("write `{key}: stream`"))
+            }
+            _ => return,
+        };
+        found.push(diagnostic);
+    }
 }
 
 /// The column of the schema and its factors; `None` for the record's own timestamp, or where something is wrong.
@@ -166,6 +234,7 @@ fn analyze_step(
     step: &Step,
     inputs: &[Option<Shape>],
     dead_letter: DeadLetter,
+    late_is_read: bool,
     found: &mut Vec<Diagnostic>,
 ) -> AnalyzedStep {
     let input = union(step, inputs, found);
@@ -179,16 +248,17 @@ fn analyze_step(
         }
     };
     let (window, output) = match &step.window {
-        Part::Absent => (None, projected),
+        Part::Absent => (None, projected.clone()),
         Part::Invalid => (None, Shape::unknown()),
         Part::Is(window) => {
-            let (window, scope) = window::analyze(step, window, &projected.scope, dead_letter, found);
+            let side = window::Side { dead_letter, late_is_read };
+            let (window, scope) = window::analyze(step, window, &projected.scope, side, found);
             let groups = window.groups.iter().map(|(name, _)| name.clone()).collect();
             let shape = Shape { scope, origin: Origin::Window(Some(groups)), on_error: projected.on_error };
             (Some(window), shape)
         }
     };
-    AnalyzedStep { filter, project, window, input, output }
+    AnalyzedStep { filter, project, window, input, projected, output }
 }
 
 /// The inputs of a step, which must agree by name and type.
@@ -229,6 +299,7 @@ fn strictest(a: OnError, b: OnError) -> OnError {
     match (a, b) {
         (OnError::Fail, _) | (_, OnError::Fail) => OnError::Fail,
         (OnError::DeadLetter, _) | (_, OnError::DeadLetter) => OnError::DeadLetter,
+        (OnError::Stream, _) | (_, OnError::Stream) => OnError::Stream,
         (OnError::Drop, OnError::Drop) => OnError::Drop,
     }
 }

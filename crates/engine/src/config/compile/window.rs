@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use onceflow_protocol::WindowSpec;
 
-use super::streams::{boolean, typed};
+use super::streams::{SideStream, boolean, typed};
 use super::{DeadLetter, report};
 use crate::config::spec::{Part, Spanned, Step, Window};
 use crate::diagnostics::{Code, Diagnostic};
@@ -13,6 +13,13 @@ use crate::plan::Late;
 
 /// Columns that a windowed step has of its own.
 const OWN_COLUMNS: &[&str] = &["window_start", "window_end"];
+
+/// Where late rows can go.
+#[derive(Clone, Copy)]
+pub(super) struct Side {
+    pub dead_letter: DeadLetter,
+    pub late_is_read: bool,
+}
 
 /// A checked window.
 #[derive(Debug)]
@@ -30,9 +37,14 @@ impl AnalyzedWindow {
     /// may not.
     pub fn identity(&self) -> String {
         let mut text = String::new();
-        let (size, every) = self.spec.map_or((0, 0), |spec| (spec.size_ms(), spec.every_ms()));
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "window {size} every {every}");
+        if let Some(spec) = self.spec {
+            let _ = write!(text, "window {} every {}", spec.size_ms(), spec.every_ms());
+            if spec.offset_ms() != 0 {
+                let _ = write!(text, " offset {}", spec.offset_ms());
+            }
+        }
+        text.push('\n');
         for (name, typed) in &self.groups {
             let _ = writeln!(text, "group {name:?} {} = {}", sql_type(&typed.data_type), typed.sql);
         }
@@ -49,7 +61,7 @@ pub(super) fn analyze(
     step: &Step,
     window: &Window,
     input: &Scope,
-    dead_letter: DeadLetter,
+    side: Side,
     found: &mut Vec<Diagnostic>,
 ) -> (AnalyzedWindow, Scope) {
     let mut output = Output { scope: Scope::default() };
@@ -94,7 +106,7 @@ pub(super) fn analyze(
         aggregates.extend(call.map(|call| (named.name.value.clone(), call)));
     }
     let having = window.having.as_ref().and_then(|sql| boolean(sql, "`having`", &output.scope, found));
-    let late = late(step, window, dead_letter, found);
+    let late = late(step, window, side, found);
     let analyzed = AnalyzedWindow {
         spec: window.spec,
         groups,
@@ -131,17 +143,21 @@ impl Output {
     }
 }
 
-fn late(step: &Step, window: &Window, dead_letter: DeadLetter, found: &mut Vec<Diagnostic>) -> Late {
+fn late(step: &Step, window: &Window, side: Side, found: &mut Vec<Diagnostic>) -> Late {
+    let Side { dead_letter, late_is_read } = side;
     match &window.late {
         Part::Is(late) => {
             if late.value == Late::DeadLetter {
                 dead_letter.require(late.span, "`late: dead_letter`", found);
             }
+            let side = SideStream { name: &step.name.value, side: "late", key: "late" };
+            side.check(late.span, late.value == Late::Stream, late_is_read, found);
             late.value
         }
+        Part::Absent if late_is_read => Late::Stream,
         Part::Absent if dead_letter == DeadLetter::Absent => {
             let message = format!("the step `{}` must say what happens to late records", step.name.value);
-            let hint = "add `late: drop` to the step, or `dead_letter: { topic: … }` to the pipeline";
+            let hint = "add `late: drop` to the step, or `dead_letter: { topic: … }` to the pipeline, or a sink that reads the late records";
             found.push(Diagnostic::new(Code::NoDeadLetter, window.span, message).hint(hint));
             Late::DeadLetter
         }

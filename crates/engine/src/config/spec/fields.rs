@@ -156,7 +156,8 @@ pub fn topic(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Spanned<String>
     let topic = text(node, "a topic", found)?;
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if topic.value.starts_with('^') {
-        found.push(not_yet(topic.span, "a pattern of topics"));
+        let message = format!("`{}` is a pattern: only sources have patterns of topics", topic.value);
+        found.push(Diagnostic::new(Code::BadValue, topic.span, message));
         return None;
     }
     if topic.value.len() > 249 || !topic.value.chars().all(valid) || matches!(&*topic.value, "" | "." | "..")

@@ -20,7 +20,7 @@ use onceflow_protocol::WindowSpec;
 
 use super::document::{Node, Scalar};
 use crate::diagnostics::{Diagnostic, Span};
-use crate::plan::{Backend, Late, OnError, Timestamps};
+use crate::plan::{Backend, CreateTopic, Ids, Late, OnError, SinkValue, TopicPattern};
 
 pub(super) use fields::Fields;
 
@@ -90,7 +90,7 @@ pub struct Spec {
     /// `sinks`.
     pub sinks: Vec<Sink>,
     /// `dead_letter`.
-    pub dead_letter: Part<Spanned<String>>,
+    pub dead_letter: Part<DeadLetter>,
     /// `parallelism`.
     pub parallelism: Option<usize>,
     /// `checkpoint`.
@@ -108,6 +108,10 @@ pub struct Kafka {
     pub bootstrap_servers: Option<String>,
     /// `properties`.
     pub properties: Vec<(String, String)>,
+    /// `ids`.
+    pub ids: Ids,
+    /// Where it begins.
+    pub span: Span,
     /// Whether the above has mistakes.
     pub invalid: bool,
 }
@@ -153,8 +157,12 @@ pub struct State {
 pub struct Source {
     /// Its name.
     pub name: Spanned<String>,
-    /// `topics`.
+    /// `kafka`.
+    pub kafka: Option<Kafka>,
+    /// `topics`, those that are names.
     pub topics: Vec<Spanned<String>>,
+    /// `topics`, those that are patterns.
+    pub patterns: Vec<Spanned<TopicPattern>>,
     /// `schema`; `None` where it is missing or no map.
     pub schema: Option<Vec<Column>>,
     /// `event_time`.
@@ -239,14 +247,80 @@ pub struct Sink {
     pub name: Spanned<String>,
     /// `from`.
     pub from: Option<Spanned<String>>,
-    /// `topic`.
-    pub topic: Option<Spanned<String>>,
+    /// `topic`, or `topic_from` with `allowed_topics`.
+    pub topic: Part<TopicFrom>,
+    /// `create`.
+    pub create: Option<Spanned<CreateTopic>>,
     /// `key`.
     pub key: Part<Vec<Spanned<String>>>,
+    /// `key_format`.
+    pub key_format: Option<Spanned<KeyFormat>>,
     /// `where`.
     pub filter: Option<Sql>,
-    /// `format.timestamps`.
-    pub timestamps: Timestamps,
+    /// `headers`.
+    pub headers: Part<HeaderSpec>,
+    /// `timestamp`.
+    pub timestamp: Option<Sql>,
+    /// `partition`.
+    pub partition: Option<Sql>,
+    /// `format`.
+    pub value: Spanned<SinkValue>,
+}
+
+impl Sink {
+    /// Every topic that it may write to.
+    pub fn topics(&self) -> &[Spanned<String>] {
+        match self.topic.get() {
+            Some(TopicFrom::One(topic)) => std::slice::from_ref(topic),
+            Some(TopicFrom::Column { allowed, .. }) => allowed,
+            None => &[],
+        }
+    }
+}
+
+/// Where a sink's records go.
+#[derive(Debug)]
+pub enum TopicFrom {
+    /// `topic`.
+    One(Spanned<String>),
+    /// `topic_from`.
+    Column {
+        /// The column.
+        column: Spanned<String>,
+        /// `allowed_topics`.
+        allowed: Vec<Spanned<String>>,
+    },
+}
+
+/// `key_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// One column as plain text.
+    Text,
+    /// A JSON object of the columns.
+    Json,
+    /// One column as Kafka's serializers for Java write it.
+    Raw,
+}
+
+/// `headers`.
+#[derive(Debug)]
+pub enum HeaderSpec {
+    /// The source record's.
+    Forward(Span),
+    /// None.
+    None,
+    /// These.
+    Named(Vec<Named>),
+}
+
+/// `dead_letter`.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// `topic`.
+    pub topic: Spanned<String>,
+    /// `create`.
+    pub create: Option<Spanned<CreateTopic>>,
 }
 
 /// Reads a file's root.
@@ -256,7 +330,7 @@ pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
     let spec = Spec {
         pipeline,
         span: root.span,
-        kafka: settings::kafka(fields.get("kafka"), found),
+        kafka: settings::kafka(fields.get("kafka"), settings::Of::Pipeline, found),
         sources: sources::read(fields.require("sources", found), found),
         steps: steps::read(fields.get("steps"), found),
         sinks: sinks::read(fields.require("sinks", found), found),
@@ -277,7 +351,7 @@ pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
 pub fn defaults(root: &Node, found: &mut Vec<Diagnostic>) -> Option<super::Defaults> {
     let mut fields = Fields::open(root, "`defaults`", found)?;
     let defaults = super::Defaults {
-        kafka: settings::kafka(fields.get("kafka"), found),
+        kafka: settings::kafka(fields.get("kafka"), settings::Of::Defaults, found),
         checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
         restart: settings::restart(fields.get("restart"), found),
         state: settings::state(fields.get("state"), found),

@@ -4,13 +4,14 @@
 
 use std::path::PathBuf;
 
-use super::fields::{Fields, map, not_yet, text, topic};
+use super::fields::{Fields, first, map, not_yet, text, topic};
+use super::sinks::create;
 use super::values::{duration, number, positive_duration, size, word};
-use super::{Checkpoint, Kafka, Part, Restart, Spanned, State};
+use super::{Checkpoint, DeadLetter, Kafka, Part, Restart, Spanned, State};
 use crate::config::document::Node;
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::kafka_properties;
-use crate::plan::Backend;
+use crate::plan::{Backend, Ids};
 
 /// Least budget: below it nothing but eviction would happen.
 const LEAST_MEMORY: u64 = 1 << 20;
@@ -29,9 +30,21 @@ pub(super) fn pipeline(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Strin
     Some(name.value)
 }
 
-pub(super) fn kafka(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Kafka {
+/// Whose a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// A pipeline's.
+    Pipeline,
+    /// A source's, which reads from a cluster of its own.
+    Source,
+    /// All pipelines'.
+    Defaults,
+}
+
+pub(super) fn kafka(node: Option<&Node>, of: Of, found: &mut Vec<Diagnostic>) -> Kafka {
     let before = found.len();
-    let mut kafka = Kafka::default();
+    let span = node.map_or(Span::default(), |node| first(node.span));
+    let mut kafka = Kafka { span, ..Kafka::default() };
     let Some(mut fields) = node.and_then(|node| Fields::open(node, "`kafka`", found)) else {
         kafka.invalid = found.len() > before;
         return kafka;
@@ -59,18 +72,52 @@ pub(super) fn kafka(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Kafka {
             kafka.properties.push((name.to_owned(), value.value));
         }
     }
-    fields.later("ids", found);
+    if let Some((key, node)) = fields.entry("ids") {
+        let elsewhere = match of {
+            Of::Pipeline => None,
+            Of::Source => {
+                Some("a source has no `ids`: those of the pipeline name its group on every cluster")
+            }
+            Of::Defaults => {
+                Some("`ids` cannot be a default: pipelines with the same ids would fence each other")
+            }
+        };
+        match elsewhere {
+            None => kafka.ids = ids(node, found),
+            Some(message) => found.push(Diagnostic::new(Code::ByDesign, key.span, message)),
+        }
+    }
     fields.finish(found);
     kafka.invalid = found.len() > before;
     kafka
 }
 
-pub(super) fn dead_letter(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Part<Spanned<String>> {
+fn ids(node: &Node, found: &mut Vec<Diagnostic>) -> Ids {
+    let Some(mut fields) = Fields::open(node, "`ids`", found) else { return Ids::default() };
+    let group_id = fields.get("group_id").and_then(|node| text(node, "`group_id`", found));
+    let transactional_id =
+        fields.get("transactional_id").and_then(|node| text(node, "`transactional_id`", found));
+    let control_topic = fields.get("control_topic").and_then(|node| topic(node, found));
+    fields.finish(found);
+    for id in group_id.iter().chain(&transactional_id) {
+        if id.value.is_empty() {
+            found.push(Diagnostic::new(Code::BadValue, id.span, "an id is not nothing"));
+        }
+    }
+    Ids {
+        group_id: group_id.map(|id| id.value),
+        transactional_id: transactional_id.map(|id| id.value),
+        control_topic: control_topic.map(|topic| topic.value),
+    }
+}
+
+pub(super) fn dead_letter(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Part<DeadLetter> {
     let Some(node) = node else { return Part::Absent };
     let Some(mut fields) = Fields::open(node, "`dead_letter`", found) else { return Part::Invalid };
     let topic = fields.require("topic", found).and_then(|node| topic(node, found));
+    let create = fields.get("create").and_then(|node| create(node, found));
     fields.finish(found);
-    topic.map_or(Part::Invalid, Part::Is)
+    topic.map_or(Part::Invalid, |topic| Part::Is(DeadLetter { topic, create }))
 }
 
 pub(super) fn parallelism(node: &Node, found: &mut Vec<Diagnostic>) -> Option<usize> {
@@ -135,7 +182,7 @@ fn storage(node: &Node, found: &mut Vec<Diagnostic>) -> Option<PathBuf> {
 pub(super) fn restart(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Restart {
     let mut restart = Restart::default();
     let Some(node) = node else { return restart };
-    restart.span = super::fields::first(node.span);
+    restart.span = first(node.span);
     let Some(mut fields) = Fields::open(node, "`restart`", found) else { return restart };
     if let Some(node) = fields.get("strategy") {
         word(node, "strategy", &[("exponential", ())], &["none", "fixed", "failure_rate"], found);

@@ -1,12 +1,13 @@
 //! `sources`.
 
 use super::fields::{Fields, first, list, map, not_yet, stream_name, text, topic};
+use super::settings::{Of, kafka};
 use super::types::{self, TypeError};
 use super::values::{duration, positive_duration, word};
 use super::{Column, EventTime, Part, Source, Spanned};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
-use crate::plan::OnError;
+use crate::plan::{OnError, TopicPattern};
 
 /// Formats that come later.
 pub(super) const LATER_FORMATS: &[&str] = &["csv", "avro", "protobuf", "raw"];
@@ -22,7 +23,9 @@ pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Sour
 fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
     let mut source = Source {
         name: stream_name(key, "a source", found),
+        kafka: None,
         topics: vec![],
+        patterns: vec![],
         schema: None,
         event_time: Part::Absent,
         delay: None,
@@ -31,7 +34,19 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
     };
     let Some(fields) = Fields::open(node, "a source", found) else { return source };
     let mut fields = fields.named(key.span);
-    source.topics = fields.require("topics", found).map(|node| topics(node, found)).unwrap_or_default();
+    source.kafka = fields.get("kafka").map(|node| {
+        let mut kafka = kafka(Some(node), Of::Source, found);
+        if kafka.bootstrap_servers.is_none() && !kafka.invalid {
+            let message = "the cluster of a source needs `bootstrap_servers`";
+            let hint = "nothing of the pipeline's `kafka` is used for it: say properties here too";
+            found.push(Diagnostic::new(Code::NoBootstrap, kafka.span, message).hint(hint));
+            kafka.invalid = true;
+        }
+        kafka
+    });
+    if let Some(node) = fields.require("topics", found) {
+        topics(node, &mut source, found);
+    }
     if let Some(node) = fields.get("start") {
         start(node, found);
     }
@@ -46,10 +61,15 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
         watermark(node, &mut source, found);
     }
     source.on_error = fields.get("on_error").and_then(|node| {
-        let words = [("fail", OnError::Fail), ("drop", OnError::Drop), ("dead_letter", OnError::DeadLetter)];
+        let words = [
+            ("fail", OnError::Fail),
+            ("drop", OnError::Drop),
+            ("dead_letter", OnError::DeadLetter),
+            ("stream", OnError::Stream),
+        ];
         word(node, "on_error", &words, &[], found)
     });
-    for name in ["unknown_fields", "tombstones", "kafka", "was"] {
+    for name in ["unknown_fields", "tombstones", "was"] {
         // Saying what happens anyway is no mistake.
         let is_default =
             |value: &str| matches!((name, value), ("unknown_fields", "ignore") | ("tombstones", "error"));
@@ -63,18 +83,30 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
     source
 }
 
-fn topics(node: &Node, found: &mut Vec<Diagnostic>) -> Vec<Spanned<String>> {
+/// Names, and patterns, which begin with `^`.
+fn topics(node: &Node, source: &mut Source, found: &mut Vec<Diagnostic>) {
     if let Value::Scalar(scalar) = &node.value {
         let message = "`topics` is a list, this is a text";
         let hint = format!("write `[{}]`", scalar.text);
         found.push(Diagnostic::new(Code::WrongType, node.span, message).hint(hint));
-        return vec![];
+        return;
     }
     let items = list(node, "`topics`", found);
     if items.is_some_and(|items| items.is_empty()) {
         found.push(Diagnostic::new(Code::BadValue, node.span, "`topics` names nothing"));
     }
-    items.unwrap_or_default().iter().filter_map(|node| topic(node, found)).collect()
+    for node in items.unwrap_or_default() {
+        match &node.value {
+            Value::Scalar(scalar) if scalar.text.starts_with('^') => match TopicPattern::new(&scalar.text) {
+                Ok(value) => source.patterns.push(Spanned { value, span: node.span }),
+                Err(reason) => {
+                    let message = format!("`{}` is no regular expression: {reason}", scalar.text);
+                    found.push(Diagnostic::new(Code::BadValue, node.span, message));
+                }
+            },
+            _ => source.topics.extend(topic(node, found)),
+        }
+    }
 }
 
 fn start(node: &Node, found: &mut Vec<Diagnostic>) {

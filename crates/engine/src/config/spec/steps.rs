@@ -3,7 +3,7 @@
 use onceflow_protocol::WindowSpec;
 
 use super::fields::{Fields, first, list, map, not_yet, stream_name, texts};
-use super::values::{duration, positive_duration, sql, word};
+use super::values::{duration, positive_duration, signed_duration, sql, word};
 use super::{Named, Part, Spanned, Step, Window};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
@@ -76,8 +76,8 @@ fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnosti
     let late = match fields.get("late") {
         None => Part::Absent,
         Some(node) => {
-            word(node, "late", &[("dead_letter", Late::DeadLetter), ("drop", Late::Drop)], &["stream"], found)
-                .map_or(Part::Invalid, Part::Is)
+            let words = [("dead_letter", Late::DeadLetter), ("drop", Late::Drop), ("stream", Late::Stream)];
+            word(node, "late", &words, &[], found).map_or(Part::Invalid, Part::Is)
         }
     };
     Part::Is(Window {
@@ -100,7 +100,7 @@ fn emit(node: &Node, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// `{tumbling: 1m}` or `{hopping: 10m, every: 1m}`.
+/// `{tumbling: 1m}` or `{hopping: 10m, every: 1m}`, each with an `offset` or without.
 fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
     let before = found.len();
     let mut fields = Fields::open(node, "`window`", found)?;
@@ -112,14 +112,15 @@ fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
     let tumbling = size("tumbling", &mut fields, found);
     let hopping = size("hopping", &mut fields, found);
     let every = size("every", &mut fields, found);
-    for name in ["session", "cumulative", "offset"] {
+    let offset = fields.get("offset").and_then(|node| signed_duration(node, "`offset`", found));
+    for name in ["session", "cumulative"] {
         fields.later(name, found);
     }
     fields.finish(found);
     if found.len() > before {
         return None;
     }
-    match (tumbling, hopping, every) {
+    let spec = match (tumbling, hopping, every) {
         (Some(size), None, None) => WindowSpec::tumbling(size.value),
         (None, Some(size), Some(every)) => {
             let wrong = if every.value > size.value {
@@ -144,7 +145,14 @@ fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
             found.push(Diagnostic::new(Code::WindowSize, first(node.span), message));
             None
         }
+    }?;
+    let Some(offset) = offset else { return Some(spec) };
+    if offset.value.abs() >= spec.every_ms() {
+        let message = "`offset` is not shorter than the distance between two windows";
+        let hint = "windows start at multiples of that distance, shifted by the offset: a longer one says nothing more";
+        found.push(Diagnostic::new(Code::WindowSize, offset.span, message).hint(hint));
     }
+    Some(spec.shifted(offset.value))
 }
 
 /// A map of names and expressions.

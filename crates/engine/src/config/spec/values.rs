@@ -40,6 +40,23 @@ pub fn positive_duration(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -
     Some(duration)
 }
 
+/// A [`duration`] that may have a minus sign, milliseconds.
+pub fn signed_duration(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Option<Spanned<i64>> {
+    let text = text(node, what, found)?;
+    let (sign, digits) = text.value.strip_prefix('-').map_or((1, text.value.as_str()), |rest| (-1, rest));
+    match parse_duration(digits) {
+        Some(value) => Some(Spanned { value: sign * value.as_millis() as i64, span: text.span }),
+        None => {
+            let message = format!("{what} is a duration, `{}` is not", text.value);
+            found.push(
+                Diagnostic::new(Code::BadValue, text.span, message)
+                    .hint("a whole number and a unit, with a minus sign or without: `8h`, `-30m`"),
+            );
+            None
+        }
+    }
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_number(text)?;
     let unit = match unit {

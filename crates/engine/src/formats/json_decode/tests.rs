@@ -22,7 +22,9 @@ fn source(columns: &[(&str, &str, DataType, bool)], event_time: EventTimeFrom) -
         .collect();
     Source {
         name: "orders".into(),
+        kafka: None,
         topics: vec!["orders".into()],
+        patterns: vec![],
         start: Start::Earliest,
         columns: columns
             .iter()

@@ -182,7 +182,8 @@ impl World {
         let worker = worker % self.workers.len();
         let mut expected = Updated::default();
         for (at, row) in rows.iter().enumerate() {
-            let pane = row.time.div_euclid(self.spec.every_ms()) * self.spec.every_ms();
+            let (every, offset) = (self.spec.every_ms(), self.spec.offset_ms());
+            let pane = (row.time - offset).div_euclid(every) * every + offset;
             if self.spec.last_end(pane) <= self.purged {
                 expected.late.push(at as u32);
                 continue;
@@ -355,10 +356,11 @@ proptest! {
     #[test]
     fn windows_are_the_fold_of_their_rows(
         (every, slices) in prop::sample::select(vec![(20, 1), (5, 4), (10, 2), (7, 3)]),
+        offset in prop_oneof![Just(0), 0i64..20],
         workers in 1usize..4,
         ops in prop::collection::vec(op(), 0..40),
     ) {
-        let mut world = World::new(WindowSpec::new(every * slices, every).unwrap(), workers);
+        let mut world = World::new(WindowSpec::new(every * slices, every).unwrap().shifted(offset), workers);
         for op in ops {
             match op {
                 Op::Batch(worker, rows) => world.batch(worker, &rows),

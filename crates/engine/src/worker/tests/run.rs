@@ -128,6 +128,7 @@ impl Run {
     fn watermark(&self, inputs: &[Stream], source: i64) -> i64 {
         let of = |input: &Stream| match *input {
             Stream::Source(_) => source,
+            Stream::Late(_) | Stream::Errors(_) => panic!("a step that reads a side stream"),
             Stream::Step(step) => {
                 let window =
                     (0..self.workers[0].windows()).find(|w| self.workers[0].step_of(*w) == Some(step));

@@ -1,6 +1,6 @@
 use onceflow_protocol::ErrorKind;
 
-use super::run::Run;
+use super::run::{Run, Written};
 use super::*;
 use crate::operators::counts::Counts;
 use crate::worker::TopicLimits;
@@ -111,7 +111,7 @@ fn a_record_that_fails_in_two_branches_is_dead_lettered_once() {
 #[test]
 fn what_a_topic_would_refuse_follows_on_error() {
     let mut run = Run::new(splitting(OnError::DeadLetter, OnError::DeadLetter), 1);
-    run.workers[0].set_limits(0, TopicLimits { max_record_bytes: 30, timestamps: 2..=2000 });
+    run.workers[0].set_limits(0, TopicLimits { max_record_bytes: 30, timestamps: 2..=2000, partitions: 1 });
     let long = format!(r#"{{"user":"{}","amount":1,"parts":1}}"#, "x".repeat(30));
     run.process(
         0,
@@ -129,9 +129,29 @@ fn what_a_topic_would_refuse_follows_on_error() {
     let timestamps: Vec<_> = dead.iter().map(|letter| letter.timestamp).collect();
     assert_eq!(timestamps, [1, 2001, 5]);
 
-    run.workers[0].set_limits(1, TopicLimits { max_record_bytes: 100, ..TopicLimits::default() });
-    let error = run.process(0, vec![order(4, 1, &long)]).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Data);
+    // A letter that is itself too large goes without what is large.
+    let mut letter = |limit: usize| {
+        run.workers[0].set_limits(1, TopicLimits { max_record_bytes: limit, ..TopicLimits::default() });
+        let headers = vec![("h".to_owned(), Some(vec![b'1'; 100]))];
+        run.process(0, vec![OwnedMessage { headers, ..order(4, 1, &long) }])
+            .map(|()| run.dead().pop().unwrap().clone())
+    };
+    let whole = letter(1000).unwrap();
+    let size = |letter: &Written| {
+        let header = |(name, value): &(String, String)| name.len() + value.len() + 10;
+        letter.key.as_ref().map_or(0, String::len)
+            + letter.value.as_ref().map_or(0, String::len)
+            + letter.headers.iter().map(header).sum::<usize>()
+    };
+    assert_eq!(letter(size(&whole)).unwrap().value, Some(long.clone()));
+    let cut = letter(size(&whole) - 1).unwrap();
+    assert_eq!((cut.value.as_ref(), cut.key.as_deref()), (None, Some("k4")));
+    assert_eq!(cut.header("onceflow.omitted"), Some(&*format!("value ({})", long.len())));
+    let bare = letter(size(&cut) - 1).unwrap();
+    assert_eq!((bare.value.as_ref(), bare.key.as_ref()), (None, None));
+    assert_eq!(bare.header("onceflow.offset"), Some("4"));
+    // Where not even its provenance fits, nothing may be lost silently.
+    assert_eq!(letter(100).unwrap_err().kind, ErrorKind::Data);
 }
 
 #[test]
