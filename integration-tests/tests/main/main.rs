@@ -15,5 +15,6 @@ mod kill_points;
 mod kills;
 mod refusals;
 mod secrets;
+mod sources;
 mod stateless;
 mod transactions;
