@@ -171,6 +171,24 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// The offset of a partition's first record with this timestamp (milliseconds since 1970) or a later one; `None` if there is no
+    /// such record before the last stable offset.
+    ///
+    /// # Errors
+    /// `Retry` without a leader in time, `Config` for a partition that does not exist.
+    pub fn first_at_or_after(
+        &self,
+        topic: &str,
+        partition: i32,
+        timestamp: i64,
+        timeout: Duration,
+    ) -> Result<Option<i64>> {
+        let found = list(&[(topic, partition)], timestamp)?.offsets_for_times(&self.client, timeout)?;
+        Ok(found.first().and_then(|(_, _, offset)| *offset))
+    }
+}
+
 fn list(partitions: &[(&str, i32)], offset: i64) -> Result<Partitions> {
     Partitions::new(partitions.iter().map(|&(topic, partition)| (topic, partition, offset)))
 }

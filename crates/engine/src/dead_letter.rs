@@ -33,6 +33,10 @@ pub const MAX_ERROR_BYTES: usize = 512;
 pub enum Reason {
     /// It is not what its source's format and schema say.
     Decode,
+    /// Its event time is further ahead of its timestamp than `max_ahead`.
+    Ahead,
+    /// Its value is null, and its source skips those (only dropped, never a letter).
+    Tombstone,
     /// An expression failed.
     Evaluate,
     /// All its windows are closed.
@@ -48,13 +52,23 @@ pub enum Reason {
 
 impl Reason {
     /// All of them; a reason's number is its place here.
-    pub const ALL: [Reason; 6] =
-        [Reason::Decode, Reason::Evaluate, Reason::Late, Reason::Overflow, Reason::Encode, Reason::Refused];
+    pub const ALL: [Reason; 8] = [
+        Reason::Decode,
+        Reason::Ahead,
+        Reason::Tombstone,
+        Reason::Evaluate,
+        Reason::Late,
+        Reason::Overflow,
+        Reason::Encode,
+        Reason::Refused,
+    ];
 
     /// As headers and metrics have it.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Decode => "decode",
+            Reason::Ahead => "ahead",
+            Reason::Tombstone => "tombstone",
             Reason::Evaluate => "evaluate",
             Reason::Late => "late",
             Reason::Overflow => "overflow",

@@ -93,6 +93,8 @@ codes! {
     NoDeadLetter = "E0306",
     /// A side stream that nobody reads, or that is read and stays empty.
     SideStream = "E0307",
+    /// Records without a value where there must be columns.
+    Tombstones = "E0308",
     /// SQL that cannot be parsed.
     SqlSyntax = "E0401",
     /// A column that is not there.

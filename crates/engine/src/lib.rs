@@ -12,6 +12,7 @@ pub mod expr;
 pub mod formats;
 pub mod kafka_properties;
 pub mod message;
+pub mod metadata;
 pub mod operators;
 pub mod output;
 pub mod plan;

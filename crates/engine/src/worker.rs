@@ -26,14 +26,14 @@ use self::trouble::Subject;
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
 use crate::errors_stream::{self, Failure};
-use crate::formats::json_decode::JsonDecoder;
+use crate::formats::decode::Decoder;
 use crate::message::MessageBatch;
 pub use crate::operators::counts::{Counts, StageCounts, WorkerCounts};
 use crate::operators::fate::{Fate, Fates};
-use crate::operators::rows::{evaluate_all, keep_where, project};
+use crate::operators::rows::{evaluate_all, first_columns, keep_where, project, remove_kept};
 pub use crate::operators::sink::TopicLimits;
 use crate::output::Output;
-use crate::plan::{Late, Plan, Stream, Window};
+use crate::plan::{Late, Plan, Stream, Tombstones, Window};
 use crate::state::cold::ColdStore;
 use crate::state::window_state::WindowState;
 
@@ -59,7 +59,7 @@ pub struct Worker {
     index: usize,
     workers: usize,
     cold: Arc<dyn ColdStore>,
-    decoders: Vec<JsonDecoder>,
+    decoders: Vec<Decoder>,
     windows: Vec<StepWindow>,
     limits: Vec<TopicLimits>,
     counts: WorkerCounts,
@@ -133,7 +133,7 @@ impl Worker {
             decoders: plan
                 .sources
                 .iter()
-                .map(|source| JsonDecoder::new(source).map_err(WorkerError::bug))
+                .map(|source| Decoder::new(source).map_err(WorkerError::bug))
                 .collect::<Result<_, _>>()?,
             windows: windowed.zip(starts).map(window).collect::<Result<_, _>>()?,
             limits: vec![TopicLimits::default(); plan.output_topics.len()],
@@ -184,10 +184,24 @@ impl Worker {
         let mut processed = Processed::default();
         let mut next = 0;
         while next < messages.len() {
-            let decoded = self.decoders[source].decode(messages, next)?;
+            let mut end = messages.len();
+            if graph.plan.sources[source].tombstones == Tombstones::Pass {
+                // A null value must not overtake the rows before it, which have the same key perhaps.
+                end = (next..end).find(|i| messages.value(*i).is_none()).unwrap_or(end);
+                if end == next {
+                    self.pass_tombstone(&mut call, source, next)?;
+                    next += 1;
+                    continue;
+                }
+            }
+            let decoded = self.decoders[source].decode(messages, next..end)?;
             next = decoded.next;
-            for (record, error) in &decoded.failed {
-                self.fail(&mut call, stage, Reason::Decode, Subject::Record(*record), error)?;
+            for (record, reason, error) in &decoded.failed {
+                self.fail(&mut call, stage, *reason, Subject::Record(*record), error)?;
+            }
+            for record in &decoded.skipped {
+                self.counts.stage(stage).dropped[Reason::Tombstone as usize] += 1;
+                self.fates.mark(*record, Fate::Dropped);
             }
             let max = decoded.batch.event_time.values().iter().copied().max();
             processed.max_event_time = processed.max_event_time.max(max);
@@ -205,14 +219,37 @@ impl Worker {
         Ok(processed)
     }
 
+    /// Writes a null value to every sink of its source.
+    fn pass_tombstone(&mut self, call: &mut Call, source: usize, record: usize) -> Result<(), WorkerError> {
+        let graph = call.graph;
+        self.counts.stage(Stage::Source(source)).rows_out += 1;
+        for &sink in &graph.tombstone_sinks[source] {
+            let stage = Stage::Sink(sink);
+            self.counts.stage(stage).rows_in += 1;
+            match graph.sinks[sink].write_tombstone(record, call.messages, &self.limits, call.out) {
+                Ok(()) => {
+                    self.counts.stage(stage).rows_out += 1;
+                    self.counts.total.out += 1;
+                    self.fates.mark(record as u32, Fate::Used);
+                }
+                Err((reason, error)) => {
+                    self.fail(call, stage, reason, Subject::Record(record as u32), &error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hands rows to all readers of their stream, and to theirs.
     fn push(&mut self, call: &mut Call, stream: Stream, rows: Batch) -> Result<(), WorkerError> {
         if rows.is_empty() {
             return Ok(());
         }
         for reader in call.graph.readers(stream) {
-            let rows = reader.rows(&rows)?;
             self.counts.stage(reader.stage).rows_in += rows.len() as u64;
+            let (read, failed) = reader.rows(&rows, call.origin, call.messages)?;
+            self.fail_all(call, reader.stage, &rows, &failed)?;
+            let rows = read;
             match reader.stage {
                 Stage::Step(step) => self.run_step(call, step, rows)?,
                 Stage::Sink(sink) => self.run_sink(call, sink, rows)?,
@@ -236,6 +273,13 @@ impl Worker {
             let (projected, failed) = project(exprs, &plan.projected_schema, rows.clone())?;
             self.fail_all(call, stage, &rows, &failed)?;
             rows = projected;
+        }
+        if rows.columns.num_columns() > plan.projected_schema.fields().len() {
+            // What `where` has read of the records goes no further.
+            rows = first_columns(rows, &plan.projected_schema)?;
+        }
+        if !plan.removed.is_empty() {
+            rows = remove_kept(rows, &plan.removed)?;
         }
         match (&plan.window, graph.window_of[step]) {
             (Some(plan), Some(window)) => self.update_window(call, step, window, plan, rows),

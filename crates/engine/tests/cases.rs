@@ -3,7 +3,8 @@
 //! A case is a pipeline, a line `=== input`, the input, a line `=== output`, and the output in sorted order: topic (and partition,
 //! where the sink says so), timestamp, key, value, headers; of dead letters those that say why. A line of the input is
 //!
-//! - `TOPIC/PARTITION TIMESTAMP VALUE`: a record (value `-`: null); offsets count from 0 in each partition;
+//! - `TOPIC/PARTITION TIMESTAMP VALUE`: a record (value `-`: null); offsets count from 0 in each partition. Behind the timestamp
+//!   may stand `|KEY` and then headers, `|NAME=VALUE`;
 //! - `barrier`: windows close as far as the watermarks go (one more barrier comes after the last line);
 //! - `end`: all windows close, as at the end of a bounded run.
 //!
@@ -93,8 +94,15 @@ impl Run {
                 ("end", None, None) => self.barrier(true)?,
                 (partition, Some(timestamp), Some(value)) => {
                     let value = (value != "-").then(|| value.as_bytes().to_vec());
-                    let timestamp = timestamp.parse().expect("a timestamp");
-                    let message = OwnedMessage { timestamp, value, ..OwnedMessage::default() };
+                    let mut parts = timestamp.split('|');
+                    let timestamp = parts.next().unwrap().parse().expect("a timestamp");
+                    let key = parts.next().map(|key| key.as_bytes().to_vec());
+                    let header = |header: &str| {
+                        let (name, value) = header.split_once('=').expect("NAME=VALUE");
+                        (name.to_owned(), Some(value.as_bytes().to_vec()))
+                    };
+                    let headers = parts.map(header).collect();
+                    let message = OwnedMessage { timestamp, key, value, headers, ..OwnedMessage::default() };
                     waiting.push((partition.to_owned(), message));
                 }
                 _ => panic!("not a line of input: {line}"),
@@ -218,7 +226,7 @@ impl Run {
             text(record.value())
         );
         for (name, value) in record.headers().filter(|_| record.sink() != DEAD_LETTER_SINK) {
-            write!(line, " {name}={}", text(value)).unwrap();
+            write!(line, " |{name}={}", text(value)).unwrap();
         }
         if record.sink() == DEAD_LETTER_SINK {
             let header = |wanted: &str| {
@@ -274,6 +282,36 @@ fn offset() {
 #[test]
 fn stateless() {
     check("stateless");
+}
+
+#[test]
+fn fields_that_nobody_names_pass_through() {
+    check("orders-clean");
+}
+
+#[test]
+fn undeclared_members_through_set_and_unset() {
+    check("undeclared");
+}
+
+#[test]
+fn tombstones_skipped_and_events_too_far_ahead() {
+    check("skipped");
+}
+
+#[test]
+fn metadata_of_records() {
+    check("metadata");
+}
+
+#[test]
+fn lists_structs_and_json() {
+    check("nested");
+}
+
+#[test]
+fn csv_and_raw_values() {
+    check("csv-and-raw");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use onceflow_engine::config::{self, Defaults};
-use onceflow_engine::plan::{EventTimeFrom, Headers, Key, OnError, Plan, Stream};
+use onceflow_engine::plan::{EventTimeFrom, Headers, Key, OnError, Plan, Stream, UnknownFields};
 
 const PER_USER: &str = include_str!("pipelines/orders-per-user.yaml");
+const EXAMPLE_CLEAN: &str = include_str!("../../../config/examples/orders-clean.yaml");
 const CLEAN: &str = include_str!("pipelines/orders-clean.yaml");
 
 fn defaults() -> Defaults {
@@ -115,6 +116,45 @@ fn no_windows() {
     assert!(matches!(plan.sinks[1].headers, Headers::Forward));
     assert_eq!(plan.sinks[2].key, Key::Text(0));
     assert_eq!(plan.dead_letter, None);
+}
+
+#[test]
+fn what_is_unset_is_not_decoded_and_not_kept() {
+    let plan = compile(EXAMPLE_CLEAN);
+    let orders = &plan.sources[0];
+    assert_eq!(names(&orders.schema), ["country varchar", " varchar not null"]);
+    assert_eq!(orders.unknown_fields, UnknownFields::Keep);
+    assert!(orders.declared.contains(&vec!["email".to_owned()]));
+    assert_eq!(names(&plan.steps[0].output_schema), ["country varchar", " varchar not null"]);
+    assert_eq!(plan.sinks[1].key, Key::Incoming);
+}
+
+#[test]
+fn what_nobody_reads_is_not_kept() {
+    let plan = compile(
+        "pipeline: p
+sources:
+  s: { topics: [t], format: json, unknown_fields: keep, schema: { a: bigint, b: bigint } }
+steps:
+  changed: { from: s, set: { c: a + _partition }, unset: [x] }
+  counted:
+    from: changed
+    window: { tumbling: 1s }
+    group_by: [c, _key]
+    aggregate: { n: count(*) }
+    late: drop
+sinks:
+  out: { from: counted, topic: u, format: json }
+",
+    );
+    assert_eq!(names(&plan.sources[0].schema), ["a bigint"]);
+    assert_eq!(plan.sources[0].unknown_fields, UnknownFields::Ignore);
+    let changed = &plan.steps[0];
+    assert_eq!(names(&changed.input_schema), ["a bigint", "_partition int not null"]);
+    assert_eq!(names(&changed.output_schema), ["c bigint"]);
+    assert!(changed.removed.is_empty());
+    assert_eq!(names(&plan.steps[1].projected_schema), ["c bigint", "_key varchar"]);
+    assert_eq!(plan.sinks[0].key, Key::Json(vec![0, 1]));
 }
 
 #[test]

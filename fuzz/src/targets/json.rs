@@ -1,13 +1,13 @@
 //! The JSON decoder beside serde_json. Records of an input are separated by zero bytes, which no JSON text holds.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use onceflow_engine::formats::json_decode::{Decoded, JsonDecoder};
+use arrow::datatypes::{DataType, TimeUnit};
+use onceflow_engine::formats::decode::{Decoded, Decoder};
 use onceflow_engine::formats::json_encode::JsonEncoder;
 use onceflow_engine::message::OwnedMessage;
-use onceflow_engine::plan::{Column, EventTimeFrom, JsonFormat, OnError, Source, Start};
+use onceflow_engine::plan::{Column, EventTimeFrom, JsonFormat, OnError, Source};
 
 use super::json_model::{Verdict, judge};
 use crate::allocation::bounded;
@@ -18,6 +18,7 @@ fn columns() -> Vec<Column> {
     let column = |name: &str, path: &str, data_type: DataType, not_null: bool| Column {
         name: name.to_owned(),
         path: path.split('.').map(str::to_owned).collect(),
+        place: 0,
         data_type,
         not_null,
     };
@@ -39,20 +40,7 @@ fn columns() -> Vec<Column> {
 }
 
 fn source(columns: Vec<Column>, event_time: EventTimeFrom) -> Source {
-    let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), !column.not_null);
-    Source {
-        name: "hostile".to_owned(),
-        kafka: None,
-        topics: vec![],
-        patterns: vec![],
-        start: Start::Earliest,
-        schema: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
-        columns,
-        event_time,
-        watermark_delay_ms: 0,
-        idle_after: None,
-        on_error: OnError::DeadLetter,
-    }
+    Source { event_time, on_error: OnError::DeadLetter, ..Source::json("hostile", columns) }
 }
 
 static SOURCE: LazyLock<Source> = LazyLock::new(|| source(columns(), EventTimeFrom::Record));
@@ -68,7 +56,7 @@ fn decode(source: &Source, values: &[&[u8]]) -> Decoded {
         .iter()
         .map(|value| OwnedMessage { timestamp: 1, value: Some(value.to_vec()), ..OwnedMessage::default() })
         .collect();
-    JsonDecoder::new(source).unwrap().decode(&messages, 0).unwrap()
+    Decoder::new(source).unwrap().decode(&messages, 0..messages.len()).unwrap()
 }
 
 pub fn target(bytes: &[u8]) {
@@ -91,7 +79,7 @@ pub fn target(bytes: &[u8]) {
             Verdict::Refused(why) => panic!("record {message} was taken, but {why}"),
         }
     }
-    for (message, reason) in &decoded.failed {
+    for (message, _, reason) in &decoded.failed {
         assert!(!reason.is_empty() && reason.len() < 1_000, "{reason}");
         if let Verdict::Values(_) = judge(values[*message as usize], &SOURCE.columns) {
             panic!("record {message} was refused: {reason}");

@@ -56,7 +56,7 @@ static SCOPE: LazyLock<Scope> = LazyLock::new(|| {
         data_type: Some(field.data_type().clone()),
         nullable: true,
     });
-    Scope { columns: columns.collect(), open: false }
+    Scope { columns: columns.collect(), ..Scope::default() }
 });
 
 pub fn target(bytes: &[u8]) {

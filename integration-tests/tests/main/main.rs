@@ -16,6 +16,7 @@ mod kills;
 mod refusals;
 mod secrets;
 mod sinks;
+mod sources;
 mod stateless;
 mod topology;
 mod transactions;

@@ -61,6 +61,12 @@ mod raw {
             high: *mut i64,
             timeout_ms: c_int,
         ) -> c_int;
+        #[link_name = "rd_kafka_offsets_for_times"]
+        pub fn offsets_for_times(
+            rk: *mut sys::rd_kafka_t,
+            offsets: *mut sys::rd_kafka_topic_partition_list_t,
+            timeout_ms: c_int,
+        ) -> c_int;
         #[link_name = "rd_kafka_committed"]
         pub fn committed(
             rk: *mut sys::rd_kafka_t,

@@ -111,6 +111,17 @@ impl Partitions {
         }
     }
 
+    /// Looks up the first offset at or after a time in each partition; the offsets of the list are times, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// `Retry` without a leader in time, `Config` for a partition that does not exist.
+    pub fn offsets_for_times(&self, client: &Client, timeout: Duration) -> Result<Vec<Entry>> {
+        // SAFETY: as for `assign`; librdkafka writes the answer into the list.
+        let code = unsafe { raw::offsets_for_times(client.as_ptr(), self.0.as_ptr(), millis(timeout)) };
+        client.check("look up offsets by time", code)?;
+        self.entries(client, "look up the offset by time")
+    }
+
     /// Reads the group's committed offsets of these partitions.
     ///
     /// # Errors

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use onceflow_engine::plan::OutputTopic;
+use onceflow_engine::plan::{OutputTopic, Start};
 use onceflow_protocol::coordinator::{ControlRecord, Event, Failure, Fate, SeenClaim, Traces};
 use onceflow_protocol::{Claim, ClaimId, Decision, Epoch, ErrorKind, FORMAT_VERSION, NextOffset, Position};
 
 use super::super::context::{Ends, SHARD, SINKS};
 use super::topology::{SourceTopic, existing};
 use super::{CALL, Done, Keeper, Trouble, config};
-use crate::kafka::{self, Admin, ControlReader, ControlTopic, Creation, Isolation, NewTopic, Until};
+use crate::kafka::{self, Admin, ControlReader, ControlTopic, Creation, Isolation, NewTopic, Reader, Until};
 use crate::storage::{FileName, StorageErrorKind};
 
 impl Keeper {
@@ -179,8 +179,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Start offsets of the partitions that have no position yet: the beginning, which is what `start: earliest` says, and what
-    /// partitions that are new to a topic get in any case.
+    /// Start offsets of the partitions that have no position yet. `start:` is for sources and named topics that were never read; a
+    /// partition that is new to its topic, and a topic that a pattern finds later, are read from the beginning: nobody chose to
+    /// leave out what was written before they were found.
     pub(super) fn resolve_start(&mut self, known: &[Position]) -> Done {
         let topics = self.source_topics()?;
         let mut let_go: Vec<(String, String)> = vec![];
@@ -195,17 +196,23 @@ impl Keeper {
                 );
             }
         }
-        let known: BTreeSet<_> = known.iter().map(|at| (&*at.source, &*at.topic, at.partition)).collect();
+        let positioned: BTreeSet<_> =
+            known.iter().map(|at| (&*at.source, &*at.topic, at.partition)).collect();
         let askers = self.askers()?;
         let mut positions = vec![];
         for SourceTopic { source, topic, description } in &topics {
             let reader = &askers[self.context.cluster_of(*source)];
+            let plan = &self.context.plan.sources[*source];
+            let same_source = |at: &&Position| at.source == plan.name;
+            let named = plan.topics.contains(topic);
+            let was_read = known.iter().filter(same_source).any(|at| !named || at.topic == *topic);
+            let start = if was_read { Start::Earliest } else { plan.start };
             let (source, topic) = (self.source_name(*source), topic.as_str());
             for partition in 0..description.partitions {
-                if known.contains(&(source, topic, partition)) {
+                if positioned.contains(&(source, topic, partition)) {
                     continue;
                 }
-                let next_offset = NextOffset(reader.beginning_and_stable_end(topic, partition, CALL)?.low);
+                let next_offset = NextOffset(start_offset(reader, start, topic, partition)?);
                 let (source, topic) = (source.to_owned(), topic.to_owned());
                 positions.push(Position { source, topic, partition, next_offset, watermark: None });
             }
@@ -293,6 +300,17 @@ impl Keeper {
     fn deadline(&self) -> Instant {
         Instant::now() + self.context.transaction_timeout() + Duration::from_secs(30)
     }
+}
+
+/// Where `start` is in a partition.
+fn start_offset(reader: &Reader, start: Start, topic: &str, partition: i32) -> Done<i64> {
+    // The end before the look-up: what arrives in between is read, whatever its timestamp.
+    let bounds = reader.beginning_and_stable_end(topic, partition, CALL)?;
+    Ok(match start {
+        Start::Earliest => bounds.low,
+        Start::Latest => bounds.end,
+        Start::Timestamp(ms) => reader.first_at_or_after(topic, partition, ms, CALL)?.unwrap_or(bounds.end),
+    })
 }
 
 /// A topic that is missing is created, where the pipeline says how.

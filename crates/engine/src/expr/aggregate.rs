@@ -8,7 +8,7 @@ use datafusion_sql::sqlparser::ast::{
 use super::check::AGGREGATES;
 use super::planner::{Typed, analyze_part};
 use super::syntax::Syntax;
-use super::types::sql_type;
+use super::types::{is_scalar, sql_type};
 use super::{Mistake, Scope};
 use crate::diagnostics::Code;
 use crate::plan::AggregateFunction;
@@ -137,7 +137,7 @@ fn result_type(function: AggregateFunction, argument: &DataType) -> Option<DataT
         (Sum, DataType::Decimal128(_, scale)) => Some(DataType::Decimal128(38, *scale)),
         (Avg, DataType::Decimal128(_, scale)) => Some(DataType::Decimal128(38, (*scale + 4).min(38))),
         (Min | Max, DataType::Boolean) => None,
-        (Min | Max, _) => Some(argument.clone()),
+        (Min | Max, _) => is_scalar(argument).then(|| argument.clone()),
         (Sum | Avg, _) => None,
     }
 }

@@ -12,6 +12,7 @@ use onceflow_sql::FUNCTIONS;
 use super::syntax::Syntax;
 use super::{Mistake, Scope};
 use crate::diagnostics::{Code, nearest};
+use crate::metadata::Metadata;
 
 /// Functions of the clock, of chance and of the session, some of which SQL writes without parentheses.
 const NOT_DETERMINISTIC: &[&str] = &[
@@ -73,9 +74,6 @@ pub(super) const AGGREGATES: &[&str] = &[
 /// Functions over a window of rows.
 const WINDOW_FUNCTIONS: &[&str] =
     &["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead", "nth_value"];
-
-/// Columns that will give access to the Kafka record.
-const METADATA: &[&str] = &["_key", "_topic", "_partition", "_offset", "_timestamp", "_headers"];
 
 /// What a walk over an expression found.
 #[derive(Default)]
@@ -212,7 +210,7 @@ impl Walk<'_> {
     }
 
     fn column(&mut self, name: &Ident) {
-        if let Some(column) = self.scope.get(&name.value) {
+        if let Some(column) = self.scope.find(&name.value) {
             self.checked.unknown |= column.data_type.is_none();
             self.checked.columns.insert(name.value.clone());
             return;
@@ -226,9 +224,13 @@ impl Walk<'_> {
             return;
         }
         let at = self.syntax.range(name.span);
-        if METADATA.contains(&name.value.as_str()) {
-            let message = format!("`{}`, metadata of the Kafka record, is not supported yet", name.value);
-            self.checked.mistakes.push(Mistake::new(Code::NotYet, at, message));
+        if Metadata::parse(&name.value).is_some() {
+            let message =
+                format!("`{}` is of a Kafka record, and these rows were made by a window", name.value);
+            let mistake = Mistake::new(Code::UnknownColumn, at, message);
+            self.checked
+                .mistakes
+                .push(mistake.hint("group by it, or aggregate it, to have it behind the window"));
             return;
         }
         let mut mistake =
@@ -270,7 +272,11 @@ impl Walk<'_> {
             );
         }
         if name == "header" {
-            return report(Code::NotYet, "`header(…)` is not supported yet".to_owned(), None);
+            return report(
+                Code::BadValue,
+                "`header` takes the name of one header, a text in single quotes".to_owned(),
+                Some("for example `header('trace-id')`"),
+            );
         }
         if matches!(function.args, FunctionArguments::None) {
             // `user` without parentheses, where there is no such column.

@@ -10,7 +10,9 @@
 //!   NULL). A failure concerns its record.
 //! - Numbers with a point are decimals. Text is never compared or computed with anything else but by an explicit cast; a
 //!   literal takes the type of the other side.
-//! - Results have the types of [`crate::plan`] and no others.
+//! - Results have the types of [`crate::plan`] and no others. A `json` column that goes through as it is stays JSON; to functions and
+//!   operators it is its text.
+//! - Where rows come from Kafka records one to one, [`Metadata`](crate::metadata::Metadata) can be read like columns.
 
 mod aggregate;
 mod check;
@@ -26,12 +28,14 @@ use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion_common::Result;
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::Column;
 
 use crate::diagnostics::Code;
+use crate::metadata::Metadata;
 
 pub use aggregate::{AggregateCall, analyze_aggregate};
 pub use planner::{Typed, analyze};
-pub use types::{TIMESTAMP, sql_type};
+pub use types::{JSON, LIST_ITEM, TIMESTAMP, is_scalar, sql_type};
 
 /// The columns that an expression may name.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +44,8 @@ pub struct Scope {
     pub columns: Vec<ScopeColumn>,
     /// There may be others, because of mistakes that have been reported: names that are not here are no mistake.
     pub open: bool,
+    /// Every row comes from one Kafka record, whose metadata can be read where no column has the name.
+    pub records: bool,
 }
 
 /// A column of a [`Scope`].
@@ -54,6 +60,15 @@ pub struct ScopeColumn {
 }
 
 impl Scope {
+    /// The column `name`, or the metadata of that name.
+    pub fn find(&self, name: &str) -> Option<ScopeColumn> {
+        self.get(name).cloned().or_else(|| {
+            let metadata = Metadata::parse(name).filter(|_| self.records)?.field();
+            let (data_type, nullable) = (Some(metadata.data_type().clone()), metadata.is_nullable());
+            Some(ScopeColumn { name: name.to_owned(), data_type, nullable })
+        })
+    }
+
     /// The column `name`.
     pub fn get(&self, name: &str) -> Option<&ScopeColumn> {
         self.columns.iter().find(|column| column.name == name)
@@ -111,6 +126,11 @@ impl Expr {
     /// Wraps a physical expression whose result has type `data_type`.
     pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType) -> Expr {
         Expr { physical, data_type }
+    }
+
+    /// The column at `index` of a batch, as it is.
+    pub fn column(name: &str, index: usize, data_type: DataType) -> Expr {
+        Expr::new(Arc::new(Column::new(name, index)), data_type)
     }
 
     /// Type of the values.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DataFusionError, Result as PlanResult, ScalarValue};
+use datafusion_common::{Column, DFSchema, DataFusionError, Result as PlanResult, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::SimplifyContext;
@@ -18,8 +18,8 @@ use datafusion_sql::sqlparser::ast::Expr as Ast;
 
 use super::check::{Checked, check, operands};
 use super::syntax::Syntax;
-use super::types::{column_type, sql_type};
-use super::{Expr, Mistake, Scope};
+use super::types::{JSON, column_type, sql_type};
+use super::{Expr, Mistake, Scope, ScopeColumn};
 use crate::diagnostics::Code;
 
 /// An expression of a known type that has not been bound to a schema.
@@ -39,6 +39,19 @@ pub struct Typed {
 }
 
 impl Typed {
+    /// Nothing but a column; `None` where its type is unknown.
+    pub fn of_column(column: &ScopeColumn) -> Option<Typed> {
+        let name = column.name.clone();
+        Some(Typed {
+            logical: Logical::Column(Column::from_name(&name)),
+            data_type: column.data_type.clone()?,
+            nullable: column.nullable,
+            columns: BTreeSet::from([name.clone()]),
+            sql: format!("\"{}\"", name.replace('"', "\"\"")),
+            column: Some(name),
+        })
+    }
+
     /// Binds it to a schema that has at least the columns that it names.
     ///
     /// # Errors
@@ -68,7 +81,11 @@ pub(super) fn analyze_part(ast: &Ast, syntax: &Syntax, scope: &Scope) -> Result<
     let failed = |failure: Failure| vec![failure.at(syntax.range_of(ast))];
     let schema = schema_of(scope, &columns).map_err(|error| failed(error.into()))?;
     let planned = plan(ast, &schema).map_err(|failure| vec![locate(ast, syntax, &schema, failure)])?;
-    let Some(data_type) = column_type(&planned.data_type) else {
+    let data_type = match is_path(&planned.logical) || is_json(&planned.logical, &schema) {
+        true => Some(planned.data_type.clone()),
+        false => column_type(&planned.data_type),
+    };
+    let Some(data_type) = data_type else {
         return Err(failed(no_column(&planned.data_type)));
     };
     let (logical, simplified) = (planned.logical, |logical| simplify(logical, &schema));
@@ -89,6 +106,33 @@ pub(super) fn analyze_part(ast: &Ast, syntax: &Syntax, scope: &Scope) -> Result<
         _ => None,
     };
     Ok(Typed { logical, data_type, nullable: planned.nullable, columns, sql: ast.to_string(), column })
+}
+
+/// A column, or a member of one: its type is what the column was declared with.
+fn is_path(expr: &Logical) -> bool {
+    match expr {
+        Logical::Column(_) => true,
+        Logical::ScalarFunction(call) if call.name() == "get_field" => call.args.first().is_some_and(is_path),
+        _ => false,
+    }
+}
+
+/// Whether the value is, in any case, that of a `json` column, as it is.
+fn is_json(expr: &Logical, schema: &DFSchema) -> bool {
+    let is_null = |expr: &Logical| match expr {
+        Logical::Literal(value, _) => value.is_null(),
+        Logical::Cast(cast) => matches!(&*cast.expr, Logical::Literal(value, _) if value.is_null()),
+        _ => false,
+    };
+    let fits = |result: &Logical| is_null(result) || is_json(result, schema);
+    match expr {
+        Logical::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| &**then);
+            results.chain(case.else_expr.as_deref()).all(fits)
+        }
+        Logical::ScalarFunction(call) if call.name() == "coalesce" => call.args.iter().all(fits),
+        path => is_path(path) && path.get_type(schema).is_ok_and(|data_type| data_type == JSON),
+    }
 }
 
 /// Why an expression cannot be planned.
@@ -285,11 +329,10 @@ fn physical(logical: &Logical, schema: &DFSchema) -> PlanResult<Arc<dyn Physical
 
 /// A schema of the columns that an expression names. (All of them have types: the check has seen to it.)
 fn schema_of(scope: &Scope, columns: &BTreeSet<String>) -> PlanResult<DFSchema> {
-    let fields: Vec<Field> = scope
-        .columns
+    let fields: Vec<Field> = columns
         .iter()
-        .filter(|column| columns.contains(&column.name))
-        .filter_map(|column| Some(Field::new(&column.name, column.data_type.clone()?, column.nullable)))
+        .filter_map(|name| scope.find(name))
+        .filter_map(|column| Some(Field::new(&column.name, column.data_type?, column.nullable)))
         .collect();
     DFSchema::try_from(Schema::new(fields))
 }

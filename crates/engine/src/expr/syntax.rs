@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan,
 
 use super::{Mistake, Scope};
 use crate::diagnostics::Code;
+use crate::metadata::Metadata;
 
 /// Most tokens of an expression. With [`MAX_DEPTH`] it bounds what recursion over the tree may cost.
 const MAX_TOKENS: usize = 2_000;
@@ -40,6 +41,7 @@ impl Syntax {
         if tokens.len() > MAX_TOKENS {
             return Err(Mistake::new(Code::TooLarge, whole, "the expression is too long"));
         }
+        name_headers(&mut tokens);
         quote_columns(&mut tokens, scope);
         let chain = longest_chain(&tokens);
         if chain > MAX_DEPTH {
@@ -180,6 +182,25 @@ enum Position {
     Type,
 }
 
+/// Makes one name of each `header('x')`, which is read like a column.
+fn name_headers(tokens: &mut Vec<TokenWithSpan>) {
+    let mut i = 0;
+    while i + 3 < tokens.len() {
+        if let [header, open, name, close] = &tokens[i..i + 4]
+            && matches!(&header.token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("header"))
+            && open.token == Token::LParen
+            && close.token == Token::RParen
+            && let Token::SingleQuotedString(name) = &name.token
+        {
+            let column = Metadata::Header(name.clone()).name();
+            let span = Span::new(header.span.start, close.span.end);
+            let column = TokenWithSpan::new(Token::make_word(&column, Some('"')), span);
+            tokens.splice(i..i + 4, [column]);
+        }
+        i += 1;
+    }
+}
+
 /// Quotes the bare words that are columns, so that the parser does not take `user` for a function or `end` for a keyword.
 fn quote_columns(tokens: &mut [TokenWithSpan], scope: &Scope) {
     let mut position = Position::Operand;
@@ -203,7 +224,7 @@ fn quote_columns(tokens: &mut [TokenWithSpan], scope: &Scope) {
                         "when" if after_case => Position::Operand,
                         "null" | "true" | "false" | "exists" => Position::Operator,
                         _ if calls || types_a_literal => Position::Operator,
-                        _ if scope.get(&word.value).is_some() => {
+                        _ if scope.find(&word.value).is_some() => {
                             tokens[i].token = Token::make_word(&word.value.clone(), Some('"'));
                             Position::Operator
                         }

@@ -44,7 +44,7 @@ fn scope(schema: &Schema) -> Scope {
         data_type: Some(field.data_type().clone()),
         nullable: true,
     };
-    Scope { columns: schema.fields().iter().map(column).collect(), open: false }
+    Scope { columns: schema.fields().iter().map(column).collect(), ..Scope::default() }
 }
 
 /// Values of both rows and the type; a failed row shows its reason.
@@ -233,10 +233,10 @@ fn bombs_are_refused() {
 
 #[test]
 fn unknown_types_are_not_reported_again() {
-    let open = Scope { columns: vec![], open: true };
+    let open = Scope { open: true, ..Scope::default() };
     assert_eq!(analyze("whatever > 1", &open).unwrap_err(), []);
     let unknown = ScopeColumn { name: "a".to_owned(), data_type: None, nullable: true };
-    let scope = Scope { columns: vec![unknown], open: false };
+    let scope = Scope { columns: vec![unknown], ..Scope::default() };
     assert_eq!(analyze("a > 1", &scope).unwrap_err(), []);
     assert_eq!(analyze("a > b", &scope).unwrap_err().len(), 1);
 }

@@ -2,8 +2,9 @@
 //!
 //! A row becomes one object with its columns in the order of the schema, without white space; nulls are written. Numbers
 //! keep their value exactly: integers and decimals digit by digit (decimals with all digits of their scale, and as a string where the
-//! sink says so), floats in the shortest form that reads back as the same float. Text is UTF-8; only what JSON demands is escaped. Dates are `"2026-01-31"`,
-//! timestamps `"2026-01-31T12:00:00.000Z"` or milliseconds since the epoch.
+//! sink says so), floats in the shortest form that reads back as the same float. Text is UTF-8; only what JSON demands is escaped.
+//! Dates are `"2026-01-31"`, timestamps `"2026-01-31T12:00:00.000Z"` or milliseconds since the epoch; binary is base64; JSON text
+//! stands as it is; lists and structs are arrays and objects. Undeclared members that the rows carry follow as they came.
 //!
 //! What JSON cannot say is an error of its row: NaN and infinities, dates and timestamps outside of the years 0 to 9999.
 //!
@@ -12,17 +13,20 @@
 use std::convert::Infallible;
 
 use arrow::array::{
-    Array, AsArray, BooleanArray, Decimal128Array, LargeStringArray, PrimitiveArray, RecordBatch,
-    StringArray, StringViewArray,
+    Array, AsArray, BinaryArray, BooleanArray, Decimal128Array, LargeStringArray, ListArray, PrimitiveArray,
+    RecordBatch, StringArray, StringViewArray,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    DataType, Date32Type, Decimal128Type, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
     Int64Type, Schema, TimeUnit, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 
-use super::decimal;
-use crate::plan::{Decimals, JsonFormat, Timestamps};
+use super::{decimal, kept};
+use crate::plan::{Decimals, JsonFormat, KEPT, Timestamps};
 
 /// Days from 0000-12-31 to 1970-01-01.
 const EPOCH_FROM_CE: i32 = 719_163;
@@ -31,6 +35,8 @@ const EPOCH_FROM_CE: i32 = 719_163;
 #[derive(Debug)]
 pub struct JsonEncoder {
     members: Vec<Member>,
+    /// The column of undeclared members, which are written behind the others as they came.
+    kept: Option<usize>,
     format: JsonFormat,
 }
 
@@ -43,47 +49,20 @@ struct Member {
 }
 
 impl JsonEncoder {
-    /// An encoder of all columns.
+    /// An encoder of all columns, and of the undeclared members where the rows carry them.
     pub fn new(schema: &Schema, format: JsonFormat) -> JsonEncoder {
-        let all: Vec<usize> = (0..schema.fields().len()).collect();
-        Self::of_columns(schema, &all, format)
+        let kept = schema.index_of(KEPT).ok();
+        let columns: Vec<usize> = (0..schema.fields().len()).filter(|column| Some(*column) != kept).collect();
+        JsonEncoder { kept, ..Self::of_columns(schema, &columns, format) }
     }
 
     /// An encoder of these columns, in this order.
     pub fn of_columns(schema: &Schema, columns: &[usize], format: JsonFormat) -> JsonEncoder {
         let member = |(i, column): (usize, &usize)| {
             let name = schema.field(*column).name();
-            let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
-            write_string(name, &mut prefix);
-            prefix.push(b':');
-            Member { column: *column, name: name.clone(), prefix }
+            Member { column: *column, name: name.clone(), prefix: prefix(i, name) }
         };
-        JsonEncoder { members: columns.iter().enumerate().map(member).collect(), format }
-    }
-
-    /// Whether columns of this type can be written.
-    pub fn supports(data_type: &DataType) -> bool {
-        use DataType::*;
-        matches!(
-            data_type,
-            Null | Boolean
-                | Int8
-                | Int16
-                | Int32
-                | Int64
-                | UInt8
-                | UInt16
-                | UInt32
-                | UInt64
-                | Float32
-                | Float64
-                | Decimal128(..)
-                | Utf8
-                | LargeUtf8
-                | Utf8View
-                | Date32
-                | Timestamp(TimeUnit::Millisecond, _)
-        )
+        JsonEncoder { members: columns.iter().enumerate().map(member).collect(), kept: None, format }
     }
 
     /// Prepares the rows of a batch.
@@ -93,28 +72,31 @@ impl JsonEncoder {
     pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<JsonRows<'a>, String> {
         let bind = |member: &'a Member| {
             let array = rows.columns().get(member.column);
-            let values = array.and_then(|array| Values::of(array.as_ref(), self.format));
-            match (array, values) {
-                (Some(array), Some(values)) => {
-                    Ok(Bound { member, values, array: (array.null_count() > 0).then_some(array.as_ref()) })
-                }
-                _ => Err(format!("column {} cannot be written as JSON", member.name)),
+            match array.and_then(|array| Cells::of(array.as_ref(), self.format)) {
+                Some(cells) => Ok(Bound { member, cells }),
+                None => Err(format!("column {} cannot be written as JSON", member.name)),
             }
         };
-        Ok(JsonRows { columns: self.members.iter().map(bind).collect::<Result<_, _>>()? })
+        let texts = |column: usize| {
+            let texts = rows.columns().get(column).and_then(|column| column.as_string_opt());
+            texts.ok_or_else(|| "undeclared members are not text".to_owned())
+        };
+        Ok(JsonRows {
+            columns: self.members.iter().map(bind).collect::<Result<_, _>>()?,
+            kept: self.kept.map(texts).transpose()?,
+        })
     }
 }
 
 /// The rows of a batch, ready to be written.
 pub struct JsonRows<'a> {
     columns: Vec<Bound<'a>>,
+    kept: Option<&'a StringArray>,
 }
 
 struct Bound<'a> {
     member: &'a Member,
-    values: Values<'a>,
-    /// Only where it has nulls.
-    array: Option<&'a dyn Array>,
+    cells: Cells<'a>,
 }
 
 impl JsonRows<'_> {
@@ -149,15 +131,43 @@ impl JsonRows<'_> {
         }
         for column in &self.columns {
             out.extend_from_slice(&column.member.prefix);
-            if column.array.is_some_and(|array| array.is_null(row)) {
-                out.extend_from_slice(b"null");
-            } else if let Err(reason) = column.values.write(row, out) {
-                // Nothing of a value is written before it is known that it can be.
+            let start = out.len();
+            if let Err(reason) = column.cells.write(row, out) {
+                out.truncate(start);
                 refused(column.member, reason, out)?;
             }
         }
+        let kept = self.kept.map_or("", |kept| kept::members(kept.value(row)));
+        if !kept.is_empty() {
+            if !self.columns.is_empty() {
+                out.push(b',');
+            }
+            out.extend_from_slice(kept.as_bytes());
+        }
         out.push(b'}');
         Ok(())
+    }
+}
+
+/// The values of a column, some of which may be null.
+pub(super) struct Cells<'a> {
+    values: Values<'a>,
+    /// Only where it has nulls.
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a> Cells<'a> {
+    fn of(array: &'a dyn Array, format: JsonFormat) -> Option<Cells<'a>> {
+        let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
+        Some(Cells { values: Values::of(array, format)?, nulls })
+    }
+
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        self.values.write(row, out)
     }
 }
 
@@ -178,7 +188,11 @@ pub(super) enum Values<'a> {
     Decimal(&'a Decimal128Array, i8),
     DecimalText(&'a Decimal128Array, i8),
     Text(&'a StringArray),
-    LargeText(&'a LargeStringArray),
+    Json(&'a LargeStringArray),
+    Binary(&'a BinaryArray),
+    List(&'a ListArray, Box<Cells<'a>>),
+    /// Each member with what stands before its value: `{"name":` or `,"name":`.
+    Struct(Vec<(Vec<u8>, Cells<'a>)>),
     TextView(&'a StringViewArray),
     Date(&'a PrimitiveArray<Date32Type>),
     Timestamp(&'a PrimitiveArray<TimestampMillisecondType>),
@@ -209,7 +223,19 @@ impl<'a> Values<'a> {
                 }
             }
             DataType::Utf8 => Values::Text(array.as_string_opt()?),
-            DataType::LargeUtf8 => Values::LargeText(array.as_string_opt()?),
+            DataType::LargeUtf8 => Values::Json(array.as_string_opt()?),
+            DataType::Binary => Values::Binary(array.as_binary_opt()?),
+            DataType::List(_) => {
+                let lists: &ListArray = array.as_list_opt()?;
+                Values::List(lists, Box::new(Cells::of(lists.values().as_ref(), format)?))
+            }
+            DataType::Struct(fields) => {
+                let structs = array.as_struct_opt()?;
+                let member = |(i, field): (usize, &FieldRef)| {
+                    Some((prefix(i, field.name()), Cells::of(structs.column(i).as_ref(), format)?))
+                };
+                Values::Struct(fields.iter().enumerate().map(member).collect::<Option<_>>()?)
+            }
             DataType::Utf8View => Values::TextView(array.as_string_view_opt()?),
             DataType::Date32 => Values::Date(array.as_primitive_opt()?),
             DataType::Timestamp(TimeUnit::Millisecond, _) => match format.timestamps {
@@ -250,7 +276,37 @@ impl<'a> Values<'a> {
                 out.push(b'"');
             }
             Values::Text(array) => write_string(array.value(row), out),
-            Values::LargeText(array) => write_string(array.value(row), out),
+            Values::Json(array) => out.extend_from_slice(array.value(row).as_bytes()),
+            Values::Binary(array) => {
+                out.push(b'"');
+                let start = out.len();
+                let bytes = array.value(row);
+                out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+                let written = BASE64_STANDARD.encode_slice(bytes, &mut out[start..]);
+                out.truncate(start + written.map_err(|_| "bytes that do not fit into base64")?);
+                out.push(b'"');
+            }
+            Values::List(lists, items) => {
+                let offsets = lists.value_offsets();
+                out.push(b'[');
+                for (i, item) in (offsets[row] as usize..offsets[row + 1] as usize).enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    items.write(item, out)?;
+                }
+                out.push(b']');
+            }
+            Values::Struct(members) => {
+                if members.is_empty() {
+                    out.push(b'{');
+                }
+                for (prefix, cells) in members {
+                    out.extend_from_slice(prefix);
+                    cells.write(row, out)?;
+                }
+                out.push(b'}');
+            }
             Values::TextView(array) => write_string(array.value(row), out),
             Values::Date(array) => write_date(array.value(row), out)?,
             Values::Timestamp(array) => write_timestamp(array.value(row), out)?,
@@ -258,6 +314,14 @@ impl<'a> Values<'a> {
         }
         Ok(())
     }
+}
+
+/// What stands before the value of member `i` of an object.
+fn prefix(i: usize, name: &str) -> Vec<u8> {
+    let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
+    write_string(name, &mut prefix);
+    prefix.push(b':');
+    prefix
 }
 
 fn write_integer(value: impl itoa::Integer, out: &mut Vec<u8>) {

@@ -2,6 +2,7 @@
 //! never its batch.
 
 pub mod decimal;
-pub mod json_decode;
+pub mod decode;
 pub mod json_encode;
+pub mod kept;
 pub mod plain;

@@ -33,7 +33,7 @@ impl<'a> TextColumn<'a> {
         match &self.values {
             Values::Null => return Ok(false),
             Values::Text(array) => out.extend_from_slice(array.value(row).as_bytes()),
-            Values::LargeText(array) => out.extend_from_slice(array.value(row).as_bytes()),
+            Values::Json(array) => out.extend_from_slice(array.value(row).as_bytes()),
             Values::TextView(array) => out.extend_from_slice(array.value(row).as_bytes()),
             values => {
                 let start = out.len();

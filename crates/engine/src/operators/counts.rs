@@ -22,7 +22,7 @@ pub struct Counts {
     pub partly_late: u64,
     /// Records that went to the dead letter topic or to the errors stream of their source, for a reason other than lateness.
     pub dead: u64,
-    /// Records that failed and were dropped, as `on_error: drop` demands.
+    /// Records that failed and were dropped, as `on_error: drop` demands, and null values that `tombstones: skip` dropped.
     pub dropped: u64,
     /// Records written to sinks, dead letters not among them.
     pub out: u64,
@@ -52,7 +52,7 @@ pub struct StageCounts {
     pub late: u64,
     /// Rows too late for some of their windows.
     pub partly_late: u64,
-    /// Rows that failed and were dropped, by [`Reason`].
+    /// Rows that were dropped, by [`Reason`].
     pub dropped: [u64; Reason::ALL.len()],
     /// Rows that went on; of a sink: records written.
     pub rows_out: u64,

@@ -1,6 +1,7 @@
 //! `where` and `select` over batches. A row whose expression fails leaves the batch; the others go on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter;
@@ -9,6 +10,8 @@ use arrow::error::ArrowError;
 
 use crate::batch::Batch;
 use crate::expr::Expr;
+use crate::formats::kept;
+use crate::plan::KEPT;
 
 /// Rows that failed, by their number in the batch that came in, with the reason.
 pub(crate) type Failed = Vec<(u32, String)>;
@@ -57,4 +60,23 @@ pub(crate) fn project(
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
     Ok((Batch { columns, ..rows }, failed))
+}
+
+/// The rows without the undeclared members of these names.
+pub(crate) fn remove_kept(rows: Batch, names: &[String]) -> Result<Batch, ArrowError> {
+    let schema = rows.columns.schema();
+    let Some((column, _)) = schema.column_with_name(KEPT) else { return Ok(rows) };
+    let mut columns = rows.columns.columns().to_vec();
+    let texts = columns[column]
+        .as_string_opt::<i32>()
+        .ok_or_else(|| ArrowError::InvalidArgumentError("undeclared members that are not text".into()))?;
+    columns[column] = Arc::new(kept::without(texts, names)?);
+    Ok(Batch { columns: RecordBatch::try_new(schema, columns)?, ..rows })
+}
+
+/// The rows with as many of their columns as the schema has.
+pub(crate) fn first_columns(rows: Batch, schema: &SchemaRef) -> Result<Batch, ArrowError> {
+    let columns = rows.columns.columns()[..schema.fields().len()].to_vec();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    Ok(Batch { columns: RecordBatch::try_new_with_options(schema.clone(), columns, &options)?, ..rows })
 }

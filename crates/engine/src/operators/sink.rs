@@ -169,6 +169,34 @@ impl SinkWriter {
         Ok(not_written)
     }
 
+    /// Appends the null value of source record `i` to `out`, with the record's key and timestamp, and its headers where they are
+    /// forwarded. (Whatever is computed from columns has no place in a sink that tombstones reach: the compiler sees to it.)
+    ///
+    /// # Errors
+    /// Why the topic would refuse it.
+    pub(crate) fn write_tombstone(
+        &self,
+        i: usize,
+        messages: &dyn MessageBatch,
+        limits: &[TopicLimits],
+        out: &mut Output,
+    ) -> Result<(), (Reason, String)> {
+        let SinkTopic::One(topic) = self.topic else {
+            return Err((Reason::Refused, "a tombstone has no column that names its topic".into()));
+        };
+        let limits = limits.get(usize::from(topic)).ok_or_else(|| no_topic(topic))?;
+        let timestamp = messages.timestamp(i);
+        if !limits.timestamps.contains(&timestamp) {
+            return Err(no_timestamp(timestamp));
+        }
+        let mut record = out.record(topic, self.sink, timestamp);
+        record.key_bytes(messages.key(i));
+        if let HeaderWriter::Forward = self.headers {
+            messages.headers(i, &mut |name, value| record.header(name, value));
+        }
+        finish(record, limits)
+    }
+
     fn bind<'a>(&'a self, batch: &'a Batch, values: &'a [ArrayRef]) -> Result<Rows<'a>, String> {
         let mut values = values.iter();
         let mut integers = |wanted: bool| match wanted.then(|| values.next()).flatten() {
@@ -236,16 +264,14 @@ impl SinkWriter {
         let refused = |error: String| Err((Reason::Refused, error));
         let encode = |error: String| (Reason::Encode, error);
         let topic = rows.topic(row).map_err(|error| (Reason::Refused, error))?;
-        let Some(limits) = limits.get(usize::from(topic)) else {
-            return refused(format!("the plan has no output topic {topic}"));
-        };
+        let limits = limits.get(usize::from(topic)).ok_or_else(|| no_topic(topic))?;
         let origin = rows.batch.origin.as_ref().map(|origin| origin.value(row) as usize);
         let mut timestamp = rows.timestamp(row).ok_or_else(|| encode("its timestamp is null".into()))?;
         if !limits.timestamps.contains(&timestamp) {
             match self.timestamp {
                 // The shell replaces it by the present.
                 TimestampWriter::Incoming => timestamp = 0,
-                _ => return refused(format!("the topic takes no record with the timestamp {timestamp} ms")),
+                _ => return Err(no_timestamp(timestamp)),
             }
         }
         let mut record = out.record(topic, self.sink, timestamp);
@@ -271,14 +297,27 @@ impl SinkWriter {
                 .header_or_null(name, |bytes| column.write(row, bytes))
                 .map_err(|error| encode(format!("header {name}: {error}")))?;
         }
-        let size = record.size_bytes();
-        if size > limits.max_record_bytes {
-            let limit = limits.max_record_bytes;
-            return refused(format!("{size} bytes, more than the topic takes in a record ({limit})"));
-        }
-        record.finish();
-        Ok(())
+        finish(record, limits)
     }
+}
+
+/// Adds the record to the output, if the topic takes records of its size.
+fn finish(record: RecordWriter, limits: &TopicLimits) -> Result<(), (Reason, String)> {
+    let (size, limit) = (record.size_bytes(), limits.max_record_bytes);
+    if size > limit {
+        let error = format!("{size} bytes, more than the topic takes in a record ({limit})");
+        return Err((Reason::Refused, error));
+    }
+    record.finish();
+    Ok(())
+}
+
+fn no_topic(topic: u16) -> (Reason, String) {
+    (Reason::Refused, format!("the plan has no output topic {topic}"))
+}
+
+fn no_timestamp(timestamp: i64) -> (Reason, String) {
+    (Reason::Refused, format!("the topic takes no record with the timestamp {timestamp} ms"))
 }
 
 impl Rows<'_> {

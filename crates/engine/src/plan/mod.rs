@@ -6,17 +6,18 @@
 //!
 //! # types
 //!
-//! Every column between operators, every group and every result has one of these Arrow types, and no other: `Boolean`, `Int8`,
-//! `Int16`, `Int32`, `Int64` (as declared; a result keeps the width that SQL gives it), `Float32`, `Float64`, `Decimal128` with a
-//! scale from 0 to its precision, `Utf8`, `Date32`, and `Timestamp(Millisecond, None)`, which is in UTC
-//! ([`TIMESTAMP`](crate::expr::TIMESTAMP)).
+//! Every group and every result of an aggregate has one of these Arrow types ([`is_scalar`](crate::expr::is_scalar)), and no other:
+//! `Boolean`, `Int8`, `Int16`, `Int32`, `Int64` (as declared; a result keeps the width that SQL gives it), `Float32`, `Float64`,
+//! `Decimal128` with a scale from 0 to its precision, `Utf8`, `Date32`, and `Timestamp(Millisecond, None)`, which is in UTC
+//! ([`TIMESTAMP`](crate::expr::TIMESTAMP)). Columns between operators can have these besides: `Binary`; `LargeUtf8`, which is JSON
+//! text ([`JSON`](crate::expr::JSON)); `List` with a nullable field `item`, and `Struct`, of any of all these.
 
 mod pattern;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use onceflow_protocol::WindowSpec;
 
 use crate::diagnostics::is_secret;
@@ -104,6 +105,15 @@ pub enum Stream {
     Errors(usize),
 }
 
+/// Name of the column that carries undeclared members through the steps as [JSON text](crate::formats::kept), never null. No other
+/// column can have it. It stands behind the others.
+pub const KEPT: &str = "";
+
+/// The field of [`KEPT`].
+pub fn kept_field() -> Field {
+    Field::new(KEPT, DataType::Utf8, false)
+}
+
 /// One source.
 #[derive(Debug)]
 pub struct Source {
@@ -117,12 +127,22 @@ pub struct Source {
     pub patterns: Vec<TopicPattern>,
     /// Where to begin when there is no checkpoint.
     pub start: Start,
+    /// How values are read.
+    pub format: Format,
     /// The columns to decode: those that the plan uses, in the order of the schema. [`Source::schema`] has the same order.
     pub columns: Vec<Column>,
+    /// Paths of declared columns that nobody decodes; only what is neither here nor a column's is undeclared.
+    pub declared: Vec<Vec<String>>,
+    /// What becomes of undeclared members. `Keep`: somebody reads them, and [`KEPT`] is the last column of the schema.
+    pub unknown_fields: UnknownFields,
+    /// What becomes of null values.
+    pub tombstones: Tombstones,
     /// Arrow schema of the decoded columns.
     pub schema: SchemaRef,
     /// What a record's event time is.
     pub event_time: EventTimeFrom,
+    /// How far the event time may be ahead of the Kafka record's timestamp, milliseconds.
+    pub max_ahead_ms: Option<i64>,
     /// How far the watermark stays behind the largest event time, milliseconds.
     pub watermark_delay_ms: i64,
     /// After how long without records a partition at its end stops counting; `None`: never.
@@ -132,10 +152,84 @@ pub struct Source {
 }
 
 impl Source {
+    /// A source of JSON records with these columns; everything else at its default.
+    pub fn json(name: &str, columns: Vec<Column>) -> Source {
+        let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), !column.not_null);
+        let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
+        Source {
+            name: name.to_owned(),
+            kafka: None,
+            topics: vec![name.to_owned()],
+            patterns: vec![],
+            start: Start::Earliest,
+            format: Format::Json,
+            columns,
+            declared: vec![],
+            unknown_fields: UnknownFields::Ignore,
+            tombstones: Tombstones::Error,
+            schema: schema.into(),
+            event_time: EventTimeFrom::Record,
+            max_ahead_ms: None,
+            watermark_delay_ms: 0,
+            idle_after: None,
+            on_error: OnError::Fail,
+        }
+    }
+
     /// Whether it reads this topic, by its name or by a pattern.
     pub fn reads(&self, topic: &str) -> bool {
         self.topics.iter().any(|name| name == topic) || self.patterns.iter().any(|of| of.matches(topic))
     }
+}
+
+/// How the values of a source are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object each.
+    Json,
+    /// One CSV record each.
+    Csv(Csv),
+    /// As they are, in one column.
+    Raw,
+}
+
+/// How CSV is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Csv {
+    /// Between fields, ASCII.
+    pub delimiter: u8,
+    /// Around fields, ASCII; twice within one.
+    pub quote: u8,
+    /// A field with this text is NULL.
+    pub null: String,
+}
+
+impl Default for Csv {
+    fn default() -> Csv {
+        Csv { delimiter: b',', quote: b'"', null: String::new() }
+    }
+}
+
+/// What becomes of members that no column is declared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// They are not looked at.
+    Ignore,
+    /// They are carried through steps without `select` and window, and written again by sinks.
+    Keep,
+    /// They are errors of their record.
+    Error,
+}
+
+/// What becomes of records whose value is null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstones {
+    /// They are errors of their record.
+    Error,
+    /// They are counted and dropped.
+    Skip,
+    /// They go to every sink of the source, past all steps.
+    Pass,
 }
 
 /// A declared column that is decoded.
@@ -143,9 +237,11 @@ impl Source {
 pub struct Column {
     /// Column name, case-sensitive.
     pub name: String,
-    /// Members to descend through, outermost first; at least one.
+    /// Members to descend through, outermost first; at least one. Only JSON has them.
     pub path: Vec<String>,
-    /// Arrow type, one of [`scalar types`](crate::plan#types).
+    /// Its place in the schema, from 0: of formats without names, the field.
+    pub place: usize,
+    /// Arrow type, one of [those of columns](crate::plan#types).
     pub data_type: DataType,
     /// Whether a missing or null member is an error.
     pub not_null: bool,
@@ -156,6 +252,10 @@ pub struct Column {
 pub enum Start {
     /// The beginning of each partition.
     Earliest,
+    /// The last stable offset of each partition.
+    Latest,
+    /// The first record of each partition with this Kafka timestamp or a later one, milliseconds since the epoch.
+    Timestamp(i64),
 }
 
 /// Where a record's event time comes from.
@@ -197,13 +297,15 @@ pub struct Step {
     /// What it reads. One input: its schema is [`Step::input_schema`]. Several, a union: each has the columns of
     /// [`Step::input_schema`] by name and type, perhaps in another order and perhaps with others beside them.
     pub inputs: Vec<Stream>,
-    /// Schema of the rows that come in. It can be without columns, where nothing but the number of rows matters.
+    /// Schema of the rows that come in, and behind it what the step reads of their records ([`Metadata`](crate::metadata::Metadata)). It can be without columns, where nothing but the number of rows matters.
     pub input_schema: SchemaRef,
     /// `where`, boolean over the input.
     pub filter: Option<Expr>,
-    /// `select`, over the input; its schema is [`Step::projected_schema`].
+    /// `select`, or `set` and `unset`, over the input; its schema is [`Step::projected_schema`].
     pub project: Option<Vec<Expr>>,
-    /// Schema after `select` (the input's where there is none).
+    /// Names that are taken out of [`KEPT`], where the rows have it: columns that the step adds, and members that it removes.
+    pub removed: Vec<String>,
+    /// Schema after `select` or `set` and `unset` (the input's where there is none of them).
     pub projected_schema: SchemaRef,
     /// `window` with its clauses.
     pub window: Option<Window>,
@@ -326,6 +428,8 @@ pub struct Sink {
     pub partition: Option<Expr>,
     /// Schema of the rows.
     pub schema: SchemaRef,
+    /// The same, and behind it what the sink's expressions read of their records.
+    pub input_schema: SchemaRef,
     /// The record's value.
     pub value: SinkValue,
     /// What happens to a row that cannot be evaluated, encoded, or that the topic would refuse.

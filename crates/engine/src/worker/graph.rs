@@ -1,15 +1,19 @@
 //! The plan's graph, resolved once for all batches: who reads what, and how.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
-use super::WorkerError;
+use super::{Origin, WorkerError};
 use crate::batch::Batch;
 use crate::errors_stream;
+use crate::message::MessageBatch;
+use crate::metadata::Metadata;
+use crate::operators::rows::Failed;
 use crate::operators::sink::SinkWriter;
-use crate::plan::{OnError, Plan, Stream};
+use crate::plan::{OnError, Plan, Stream, Tombstones};
 
 /// Who handles rows, and so who is to blame when they fail.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +31,8 @@ pub(super) struct Graph {
     readers_of_late: Vec<Vec<Reader>>,
     readers_of_errors: Vec<Vec<Reader>>,
     pub(super) sinks: Vec<SinkWriter>,
+    /// By source, the sinks that its null values go to: all that its rows can reach, if it passes them at all.
+    pub(super) tombstone_sinks: Vec<Vec<usize>>,
     /// Number of the windowed step, by step.
     pub(super) window_of: Vec<Option<usize>>,
 }
@@ -35,27 +41,64 @@ pub(super) struct Graph {
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) stage: Stage,
-    /// Where the stream's columns are in another order or differ in nullability: the reader's schema, and where its columns are.
-    reorder: Option<(SchemaRef, Vec<usize>)>,
+    /// Where the stream's columns are not just what the reader expects: the reader's schema, and where each of its columns comes from.
+    rearrange: Option<(SchemaRef, Vec<From>)>,
+}
+
+#[derive(Debug)]
+enum From {
+    /// A column of the stream.
+    Column(usize),
+    /// The records of the rows.
+    Record(Metadata),
 }
 
 impl Reader {
     fn new(stage: Stage, from: &SchemaRef, to: &SchemaRef) -> Result<Reader, WorkerError> {
         if from == to {
-            return Ok(Reader { stage, reorder: None });
+            return Ok(Reader { stage, rearrange: None });
         }
-        let columns: Result<Vec<_>, _> =
-            to.fields().iter().map(|field| from.index_of(field.name())).collect();
-        Ok(Reader { stage, reorder: Some((to.clone(), columns?)) })
+        let source = |name: &str| match (from.index_of(name), Metadata::parse(name)) {
+            (Ok(column), _) => Ok(From::Column(column)),
+            (Err(_), Some(metadata)) => Ok(From::Record(metadata)),
+            (Err(missing), None) => Err(missing),
+        };
+        let columns: Result<Vec<_>, _> = to.fields().iter().map(|field| source(field.name())).collect();
+        Ok(Reader { stage, rearrange: Some((to.clone(), columns?)) })
     }
 
-    /// The rows as this reader expects them.
-    pub(super) fn rows(&self, rows: &Batch) -> Result<Batch, WorkerError> {
-        let Some((schema, order)) = &self.reorder else { return Ok(rows.clone()) };
-        let columns = rows.columns.project(order)?.columns().to_vec();
+    /// The rows as this reader expects them, and those whose record cannot be read, which are not among them.
+    pub(super) fn rows(
+        &self,
+        rows: &Batch,
+        origin: Option<Origin>,
+        messages: &dyn MessageBatch,
+    ) -> Result<(Batch, Failed), WorkerError> {
+        let Some((schema, columns)) = &self.rearrange else { return Ok((rows.clone(), vec![])) };
+        let mut failed = BTreeMap::new();
+        let mut arrays = vec![];
+        for column in columns {
+            arrays.push(match column {
+                From::Column(column) => rows.columns.column(*column).clone(),
+                From::Record(metadata) => {
+                    let (Some(records), Some(origin)) = (&rows.origin, origin) else {
+                        return Err(WorkerError::bug(format!("{}: rows without a record", metadata.name())));
+                    };
+                    let (array, unreadable) =
+                        metadata.read(records, (origin.topic, origin.partition), messages)?;
+                    failed.extend(unreadable);
+                    array
+                }
+            });
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
-        Ok(Batch { columns, event_time: rows.event_time.clone(), origin: rows.origin.clone() })
+        let columns = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
+        let batch = Batch { columns, event_time: rows.event_time.clone(), origin: rows.origin.clone() };
+        if failed.is_empty() {
+            return Ok((batch, vec![]));
+        }
+        let keep = (0..rows.len() as u32).map(|row| Some(!failed.contains_key(&row)));
+        Ok((batch.filter(&keep.collect())?, failed.into_iter().collect()))
     }
 }
 
@@ -67,6 +110,7 @@ impl Graph {
             readers_of_late: plan.steps.iter().map(|_| vec![]).collect(),
             readers_of_errors: plan.sources.iter().map(|_| vec![]).collect(),
             sinks: plan.sinks.iter().enumerate().map(|(i, sink)| SinkWriter::new(i as u16, sink)).collect(),
+            tombstone_sinks: (0..plan.sources.len()).map(|source| tombstone_sinks(&plan, source)).collect(),
             window_of: vec![],
             plan: plan.clone(),
         };
@@ -78,7 +122,7 @@ impl Graph {
             }
         }
         for (i, sink) in plan.sinks.iter().enumerate() {
-            graph.connect(sink.input, Stage::Sink(i), &sink.schema)?;
+            graph.connect(sink.input, Stage::Sink(i), &sink.input_schema)?;
         }
         Ok(graph)
     }
@@ -143,4 +187,20 @@ impl Graph {
         };
         format!("{kind} {}", self.name(stage))
     }
+}
+
+fn tombstone_sinks(plan: &Plan, source: usize) -> Vec<usize> {
+    if plan.sources[source].tombstones != Tombstones::Pass {
+        return vec![];
+    }
+    let mut reached = vec![false; plan.steps.len()];
+    let reads = |reached: &[bool], input: &Stream| match *input {
+        Stream::Source(i) => i == source,
+        Stream::Step(i) => reached[i],
+        Stream::Late(_) | Stream::Errors(_) => false,
+    };
+    for (i, step) in plan.steps.iter().enumerate() {
+        reached[i] = step.window.is_none() && step.inputs.iter().any(|input| reads(&reached, input));
+    }
+    (0..plan.sinks.len()).filter(|sink| reads(&reached, &plan.sinks[*sink].input)).collect()
 }

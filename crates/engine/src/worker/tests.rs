@@ -36,22 +36,11 @@ fn orders(name: &str, on_error: OnError) -> Source {
     let column = |field: &Arc<Field>| Column {
         name: field.name().clone(),
         path: vec![field.name().clone()],
+        place: 0,
         data_type: field.data_type().clone(),
         not_null: false,
     };
-    Source {
-        name: name.into(),
-        kafka: None,
-        topics: vec![name.into()],
-        patterns: vec![],
-        start: Start::Earliest,
-        columns: schema.fields().iter().map(column).collect(),
-        schema,
-        event_time: EventTimeFrom::Record,
-        watermark_delay_ms: 0,
-        idle_after: None,
-        on_error,
-    }
+    Source { on_error, ..Source::json(name, schema.fields().iter().map(column).collect()) }
 }
 
 fn expr(sql: Sql, schema: &Schema, data_type: DataType) -> Expr {
@@ -66,6 +55,7 @@ fn step(name: &str, inputs: Vec<Stream>, input: SchemaRef) -> Step {
         input_schema: input.clone(),
         filter: None,
         project: None,
+        removed: vec![],
         projected_schema: input.clone(),
         window: None,
         output_schema: input,
@@ -149,6 +139,7 @@ fn sink(name: &str, input: Stream, schema: SchemaRef, key: Key) -> Sink {
         headers: if matches!(input, Stream::Source(_)) { Headers::Forward } else { Headers::None },
         timestamp: SinkTimestamp::EventTime,
         partition: None,
+        input_schema: schema.clone(),
         schema,
         value: SinkValue::Json(JsonFormat { timestamps: Timestamps::EpochMs, ..JsonFormat::DEFAULT }),
         on_error: OnError::DeadLetter,

@@ -1,7 +1,7 @@
 //! What was checked → [`Plan`], without the columns that nobody uses.
 //!
 //! A sink uses all columns of what it reads; a step with `select` or a window those that its expressions name; any other step
-//! those that its filter names and those that its readers use. What no one uses is not decoded: a member of the input that the
+//! those that its expressions name and those that its readers use. Undeclared members count as one column, [`KEPT`]. What no one uses is not decoded: a member of the input that the
 //! pipeline does not look at can hold anything.
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,15 +12,16 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::graph::{Graph, Reads};
 use super::settings::Settings;
 use super::sinks::{AnalyzedHeaders, AnalyzedSink, creations};
-use super::streams::{AnalyzedStep, Shape, Streams, event_time_from};
+use super::streams::{AnalyzedStep, Projected, Shape, Streams, event_time_from};
 use super::window::AnalyzedWindow;
 use crate::config::spec::{Spanned, Spec, TopicFrom};
 use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::errors_stream;
 use crate::expr::{Expr, Scope, Typed};
+use crate::metadata::Metadata;
 use crate::plan::{
-    Aggregate, Column, Group, Headers, OutputTopic, Plan, Sink, SinkTimestamp, SinkTopic, SinkValue, Source,
-    Start, Step, Stream, Window,
+    Aggregate, Column, Format, Group, Headers, KEPT, OutputTopic, Plan, Sink, SinkTimestamp, SinkTopic,
+    SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window, kept_field,
 };
 
 pub(super) fn build(
@@ -54,13 +55,13 @@ pub(super) fn build(
         let inputs: Vec<Reads> = graph.inputs[i].iter().copied().collect::<Option<_>>()?;
         let input_schema = match inputs[..] {
             [input] => Arc::clone(schemas.get(&input)?),
-            _ => analyzed.input.scope.schema(|name| used.inputs[i].contains(name)),
+            _ => analyzed.input.schema(|name| used.inputs[i].contains(name)),
         };
-        let built = step(&spec.steps[i].name.value, analyzed, input_schema)
+        let built = step(&spec.steps[i].name.value, analyzed, input_schema, &used.projected[i])
             .map_err(|message| found.push(unbuilt(spec.steps[i].name.span, &message)))
             .ok()?;
         schemas.insert(Reads::Step(i), Arc::clone(&built.output_schema));
-        schemas.insert(Reads::Late(i), Arc::clone(&built.projected_schema));
+        schemas.insert(Reads::Late(i), late_schema(&analyzed.projected, &built.projected_schema));
         steps.push(Step { inputs: inputs.into_iter().map(stream).collect(), ..built });
     }
 
@@ -124,6 +125,8 @@ struct Used {
     sources: Vec<BTreeSet<String>>,
     /// Of what comes into each step.
     inputs: Vec<BTreeSet<String>>,
+    /// Of what each step has after `select`, or `set` and `unset`.
+    projected: Vec<BTreeSet<String>>,
 }
 
 impl Used {
@@ -131,10 +134,13 @@ impl Used {
         let mut used = Used {
             sources: vec![BTreeSet::new(); streams.sources.len()],
             inputs: vec![BTreeSet::new(); streams.steps.len()],
+            projected: vec![BTreeSet::new(); streams.steps.len()],
         };
         let mut outputs = vec![BTreeSet::new(); streams.steps.len()];
-        let all =
-            |shape: &Shape| shape.scope.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+        let all = |shape: &Shape| {
+            let columns = shape.scope.columns.iter().map(|column| column.name.clone());
+            columns.chain(shape.kept.then(|| KEPT.to_owned())).collect::<Vec<_>>()
+        };
         for input in graph.sinks.iter().flatten() {
             match input {
                 Reads::Source(i) => used.sources[*i].extend(all(&streams.sources[*i])),
@@ -153,14 +159,24 @@ impl Used {
             let Some(step) = &streams.steps[i] else { continue };
             let mut names: BTreeSet<String> =
                 step.filter.iter().flat_map(|typed| typed.columns.clone()).collect();
-            match (&step.project, &step.window) {
-                (Some(project), _) => {
-                    names.extend(project.iter().flat_map(|(_, typed)| typed.columns.clone()))
-                }
-                (None, Some(_)) if graph.is_read(Reads::Late(i)) => names.extend(all(&step.input)),
-                (None, Some(window)) => names.extend(window_columns(window)),
-                (None, None) => names.extend(outputs[i].iter().cloned()),
+            let mut projected: BTreeSet<String> = match &step.window {
+                Some(window) => window_columns(window).collect(),
+                None => std::mem::take(&mut outputs[i]),
+            };
+            if graph.is_read(Reads::Late(i)) {
+                projected.extend(all(&step.projected));
             }
+            match &step.project {
+                Some(project) => {
+                    let project = project.iter().filter(|column| column.is_used(&projected));
+                    names.extend(project.flat_map(|column| column.typed.columns.clone()));
+                    names.extend(projected.get(KEPT).cloned());
+                }
+                None => names.extend(projected.iter().cloned()),
+            }
+            used.projected[i] = projected;
+            // The others are metadata of records, which no stream carries.
+            names.retain(|name| name == KEPT || step.input.scope.get(name).is_some());
             for input in graph.inputs[i].iter().flatten() {
                 match input {
                     Reads::Source(i) => used.sources[*i].extend(names.iter().cloned()),
@@ -171,6 +187,12 @@ impl Used {
             used.inputs[i] = names;
         }
         used
+    }
+}
+
+impl Projected {
+    fn is_used(&self, used: &BTreeSet<String>) -> bool {
+        !self.through || used.contains(&self.name)
     }
 }
 
@@ -185,47 +207,94 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
     let columns = source.schema.as_deref().unwrap_or_default();
     let kept: Vec<usize> =
         (0..columns.len()).filter(|column| used.sources[i].contains(&columns[*column].name.value)).collect();
+    let unknown_fields = match source.unknown_fields.as_ref().map(|fields| fields.value) {
+        Some(UnknownFields::Keep) if !used.sources[i].contains(KEPT) => UnknownFields::Ignore,
+        unknown_fields => unknown_fields.unwrap_or(UnknownFields::Ignore),
+    };
+    let declared = match unknown_fields {
+        UnknownFields::Ignore => vec![],
+        UnknownFields::Error => columns.iter().map(|column| column.path.clone()).collect(),
+        // Nor may a member be kept that has the name of a column that comes from another.
+        UnknownFields::Keep => {
+            columns.iter().flat_map(|column| [column.path.clone(), vec![column.name.value.clone()]]).collect()
+        }
+    };
     Source {
         name: source.name.value.clone(),
         kafka: source.kafka.as_ref().and_then(super::settings::of_source),
         topics: source.topics.iter().map(|topic| topic.value.clone()).collect(),
         patterns: source.patterns.iter().map(|pattern| pattern.value.clone()).collect(),
-        start: Start::Earliest,
+        start: source.start.unwrap_or(Start::Earliest),
+        format: source.format.clone().unwrap_or(Format::Json),
+        declared,
+        unknown_fields,
+        tombstones: source.tombstones.unwrap_or(Tombstones::Error),
         columns: kept
             .iter()
             .map(|&column| Column {
                 name: columns[column].name.value.clone(),
                 path: columns[column].path.clone(),
+                place: column,
                 data_type: columns[column].data_type.clone().unwrap_or(DataType::Null),
                 not_null: columns[column].not_null,
             })
             .collect(),
-        schema: streams.sources[i].scope.schema(|name| used.sources[i].contains(name)),
+        schema: streams.sources[i].schema(|name| used.sources[i].contains(name)),
         event_time: event_time_from(streams.event_times[i], &kept),
+        max_ahead_ms: source
+            .event_time
+            .get()
+            .and_then(|event_time| event_time.max_ahead)
+            .map(|ahead| ahead.as_millis() as i64),
         watermark_delay_ms: source.delay.map_or(0, |delay| delay.as_millis() as i64),
         idle_after: source.idle_after,
         on_error: streams.sources[i].on_error,
     }
 }
 
-/// The step, but for its inputs.
-fn step(name: &str, analyzed: &AnalyzedStep, input_schema: SchemaRef) -> Result<Step, String> {
+/// The step, but for its inputs, over rows of the schema `input`. `used`: the columns that its window or its readers use.
+fn step(
+    name: &str,
+    analyzed: &AnalyzedStep,
+    input: SchemaRef,
+    used: &BTreeSet<String>,
+) -> Result<Step, String> {
+    let projected = analyzed.project.iter().flatten().filter(|column| column.is_used(used));
+    let names = analyzed.filter.iter().chain(projected.clone().map(|column| &column.typed));
+    let input_schema = with_metadata(&input, names.flat_map(|typed| &typed.columns).chain(used));
+    let mut removed = vec![];
     let (project, projected_schema) = match &analyzed.project {
-        None => (None, Arc::clone(&input_schema)),
-        Some(project) => {
-            let exprs: Result<Vec<Expr>, String> =
-                project.iter().map(|(_, typed)| typed.build(&input_schema)).collect();
-            let fields: Vec<Field> = project
-                .iter()
-                .map(|(name, typed)| Field::new(name, typed.data_type.clone(), typed.nullable))
-                .collect();
-            (Some(exprs?), Arc::new(Schema::new(fields)))
+        None if analyzed.window.is_some() => (None, Arc::clone(&input_schema)),
+        None => (None, input),
+        Some(_) => {
+            let mut exprs = vec![];
+            let mut fields = vec![];
+            for Projected { name, typed, .. } in projected {
+                exprs.push(typed.build(&input_schema)?);
+                fields.push(Field::new(name, typed.data_type.clone(), typed.nullable));
+            }
+            let mut pass = |field: Field| {
+                let Ok(column) = input_schema.index_of(field.name()) else { return };
+                exprs.push(Expr::column(field.name(), column, field.data_type().clone()));
+                fields.push(field);
+            };
+            if used.contains(KEPT) {
+                pass(kept_field());
+                removed.clone_from(&analyzed.removed);
+            }
+            // What a window behind it reads of the records.
+            let own = |name: &str| analyzed.project.iter().flatten().any(|column| column.name == name);
+            used.iter()
+                .filter(|name| !own(name))
+                .filter_map(|name| Metadata::parse(name))
+                .for_each(|metadata| pass(metadata.field()));
+            (Some(exprs), Arc::new(Schema::new(fields)))
         }
     };
     let (window, output_schema) = match &analyzed.window {
         None => (None, Arc::clone(&projected_schema)),
         Some(window) => {
-            let output_schema = analyzed.output.scope.schema(|_| true);
+            let output_schema = analyzed.output.schema(|_| true);
             (Some(build_window(window, &projected_schema, &output_schema)?), output_schema)
         }
     };
@@ -235,11 +304,30 @@ fn step(name: &str, analyzed: &AnalyzedStep, input_schema: SchemaRef) -> Result<
         filter: bind(analyzed.filter.as_ref(), &input_schema)?,
         input_schema,
         project,
+        removed,
         projected_schema,
         window,
         output_schema,
         on_error: analyzed.input.on_error,
     })
+}
+
+/// What is late has the columns that come to the window, but for the metadata that the window reads beside them.
+fn late_schema(projected: &Shape, schema: &SchemaRef) -> SchemaRef {
+    let is_column = |name: &str| name == KEPT || projected.scope.get(name).is_some();
+    let fields = schema.fields().iter().filter(|field| is_column(field.name())).cloned();
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The schema, and behind it what these names read of a record beyond its columns.
+fn with_metadata<'a>(schema: &SchemaRef, names: impl Iterator<Item = &'a String>) -> SchemaRef {
+    let names: BTreeSet<&String> = names.filter(|name| schema.index_of(name).is_err()).collect();
+    let metadata: Vec<_> = names.into_iter().filter_map(|name| Metadata::parse(name)).collect();
+    if metadata.is_empty() {
+        return Arc::clone(schema);
+    }
+    let fields = metadata.iter().map(|metadata| Arc::new(metadata.field()));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain(fields).collect::<Vec<_>>()))
 }
 
 fn build_window(window: &AnalyzedWindow, input: &Schema, output: &Schema) -> Result<Window, String> {
@@ -274,15 +362,22 @@ fn build_sink(
     schema: SchemaRef,
     value: SinkValue,
 ) -> Result<Sink, String> {
+    let named = match &sink.headers {
+        AnalyzedHeaders::Named(named) => named.as_slice(),
+        AnalyzedHeaders::None | AnalyzedHeaders::Forward => &[],
+    };
+    let exprs = [&sink.filter, &sink.timestamp, &sink.partition].into_iter().flatten();
+    let exprs = exprs.chain(named.iter().map(|(_, typed)| typed));
+    let input_schema = with_metadata(&schema, exprs.flat_map(|typed| &typed.columns));
     let headers = match sink.headers {
         AnalyzedHeaders::None => Headers::None,
         AnalyzedHeaders::Forward => Headers::Forward,
         AnalyzedHeaders::Named(named) => {
-            let header = |(name, typed): (String, Typed)| Ok((name, typed.build(&schema)?));
+            let header = |(name, typed): (String, Typed)| Ok((name, typed.build(&input_schema)?));
             Headers::Exprs(named.into_iter().map(header).collect::<Result<_, String>>()?)
         }
     };
-    let timestamp = match bind(sink.timestamp.as_ref(), &schema)? {
+    let timestamp = match bind(sink.timestamp.as_ref(), &input_schema)? {
         Some(expr) => SinkTimestamp::Expr(expr),
         None if sink.as_it_came => SinkTimestamp::Incoming,
         None => SinkTimestamp::EventTime,
@@ -291,12 +386,13 @@ fn build_sink(
         name,
         input,
         topic,
-        filter: bind(sink.filter.as_ref(), &schema)?,
+        filter: bind(sink.filter.as_ref(), &input_schema)?,
         key: sink.key,
         headers,
         timestamp,
-        partition: bind(sink.partition.as_ref(), &schema)?,
+        partition: bind(sink.partition.as_ref(), &input_schema)?,
         schema,
+        input_schema,
         value,
         on_error: sink.on_error,
     })
@@ -308,7 +404,7 @@ fn bind(typed: Option<&Typed>, schema: &Schema) -> Result<Option<Expr>, String> 
 
 impl Scope {
     /// The columns that `keep` wants, as Arrow's schema. All types are known once nothing was wrong.
-    fn schema(&self, keep: impl Fn(&str) -> bool) -> SchemaRef {
+    pub(super) fn schema(&self, keep: impl Fn(&str) -> bool) -> SchemaRef {
         let columns = self.columns.iter().filter(|column| keep(&column.name));
         let fields: Vec<Field> = columns
             .map(|column| {

@@ -3,9 +3,9 @@
 use arrow::datatypes::DataType;
 
 use super::graph::{Graph, Reads};
-use super::streams::{Origin, Shape, Streams, boolean, typed};
+use super::streams::{Origin, Shape, Streams, boolean, typed, unknown_column};
 use crate::config::spec::{HeaderSpec, KeyFormat, Part, Sink, Spanned, Spec, Sql, TopicFrom};
-use crate::diagnostics::{Code, Diagnostic, nearest};
+use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::expr::{Scope, TIMESTAMP, Typed, sql_type};
 use crate::formats::plain::RawColumn;
 use crate::plan::{CreateTopic, Key, OnError, SinkValue};
@@ -53,6 +53,9 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
         let message = "`format: raw` writes records as they came: it is for `SOURCE.errors`";
         found.push(Diagnostic::new(Code::BadValue, sink.value.span, message).hint("write `format: json`"));
     }
+    if let Some(source) = &shape.tombstones {
+        refuse_computed(sink, source, found);
+    }
     AnalyzedSink {
         topic_from: topic_from(sink, scope, found),
         filter: sink.filter.as_ref().and_then(|sql| boolean(sql, "`where`", scope, found)),
@@ -69,6 +72,35 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
             .as_ref()
             .and_then(|sql| of_type(sql, "`partition`", "an integer", scope, found, DataType::is_integer)),
         on_error: shape.on_error,
+    }
+}
+
+/// A tombstone has no columns: nothing that a sink writes can be computed from them.
+fn refuse_computed(sink: &Sink, source: &str, found: &mut Vec<Diagnostic>) {
+    let topic = match sink.topic.get() {
+        Some(TopicFrom::Column { column, .. }) => Some(column.span),
+        _ => None,
+    };
+    let headers = match &sink.headers {
+        Part::Is(HeaderSpec::Named(named)) => named.first().map(|header| header.name.span),
+        _ => None,
+    };
+    let key = sink.key.get().and_then(|names| names.first()).map(|name| name.span);
+    let parts: [(&str, Option<Span>); 5] = [
+        ("topic_from", topic),
+        ("key", key),
+        ("headers", headers),
+        ("timestamp", sink.timestamp.as_ref().map(|sql| sql.span)),
+        ("partition", sink.partition.as_ref().map(|sql| sql.span)),
+    ];
+    for (part, span) in parts {
+        let Some(span) = span else { continue };
+        let message = format!(
+            "the source `{source}` passes tombstones, which have no columns that `{part}` could come from"
+        );
+        let hint =
+            format!("leave it out: records go on as they came; or set `tombstones: skip` on `{source}`");
+        found.push(Diagnostic::new(Code::Tombstones, span, message).hint(hint));
     }
 }
 
@@ -94,14 +126,7 @@ fn of_type(
 fn column(name: &Spanned<String>, scope: &Scope, found: &mut Vec<Diagnostic>) -> Option<usize> {
     let place = scope.columns.iter().position(|column| column.name == name.value);
     if place.is_none() && !scope.open {
-        let message = format!("there is no column `{}`", name.value);
-        let names: Vec<&str> = scope.columns.iter().map(|column| column.name.as_str()).collect();
-        let mut diagnostic = Diagnostic::new(Code::UnknownColumn, name.span, message);
-        diagnostic = match nearest(&name.value, names.iter().copied()) {
-            Some(near) => diagnostic.label(format!("did you mean `{near}`?")),
-            None => diagnostic.hint(format!("columns here: {}", names.join(", "))),
-        };
-        found.push(diagnostic);
+        found.push(unknown_column(name, scope));
     }
     place
 }

@@ -1,13 +1,17 @@
 //! Columns of every stream, and the expressions that make them.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+
 use super::graph::{Graph, Reads};
 use super::window::{self, AnalyzedWindow};
 use super::{DeadLetter, report};
-use crate::config::spec::{Named, Part, Source, Spec, Sql, Step};
-use crate::diagnostics::{Code, Diagnostic, Span};
+use crate::config::spec::{Named, Part, Source, Spanned, Spec, Sql, Step};
+use crate::diagnostics::{Code, Diagnostic, Span, nearest};
 use crate::errors_stream;
-use crate::expr::{self, Scope, ScopeColumn, TIMESTAMP, Typed, sql_type};
-use crate::plan::{EventTimeFrom, OnError};
+use crate::expr::{self, JSON, Scope, ScopeColumn, TIMESTAMP, Typed, is_scalar, sql_type};
+use crate::plan::{EventTimeFrom, Format, KEPT, OnError, Tombstones, UnknownFields, kept_field};
 
 /// Where the rows of a stream come from, which decides what a sink does without a `key` of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,13 +30,27 @@ pub(super) struct Shape {
     pub scope: Scope,
     pub origin: Origin,
     pub on_error: OnError,
+    /// Whether rows carry the undeclared members of their records.
+    pub kept: bool,
+    /// The source whose null values go along with the rows.
+    pub tombstones: Option<String>,
 }
 
 impl Shape {
     /// A stream of which nothing is known, because of mistakes.
     pub fn unknown() -> Shape {
-        let scope = Scope { columns: vec![], open: true };
-        Shape { scope, origin: Origin::Mixed, on_error: OnError::Fail }
+        let scope = Scope { open: true, ..Scope::default() };
+        Shape { scope, origin: Origin::Mixed, on_error: OnError::Fail, kept: false, tombstones: None }
+    }
+
+    /// The columns that `keep` wants, as Arrow's schema, [`KEPT`] among them.
+    pub fn schema(&self, keep: impl Fn(&str) -> bool) -> SchemaRef {
+        let schema = self.scope.schema(&keep);
+        if !self.kept || !keep(KEPT) {
+            return schema;
+        }
+        let fields = schema.fields().iter().cloned().chain([Arc::new(kept_field())]);
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
 
@@ -40,13 +58,24 @@ impl Shape {
 #[derive(Debug)]
 pub(super) struct AnalyzedStep {
     pub filter: Option<Typed>,
-    pub project: Option<Vec<(String, Typed)>>,
+    pub project: Option<Vec<Projected>>,
+    /// Names that are taken out of the undeclared members.
+    pub removed: Vec<String>,
     pub window: Option<AnalyzedWindow>,
     /// What comes in: the columns of the first input.
     pub input: Shape,
     /// What comes to the window, and is late there.
     pub projected: Shape,
     pub output: Shape,
+}
+
+/// A column that `select`, `set` or `unset` leave.
+#[derive(Debug)]
+pub(super) struct Projected {
+    pub name: String,
+    pub typed: Typed,
+    /// It goes through as it is: not needed where no reader needs it.
+    pub through: bool,
 }
 
 /// All streams of a file, by their places there.
@@ -120,7 +149,7 @@ fn source_shape(
         side.check(at.span, on_error == OnError::Stream, errors_are_read, found);
     }
     let scope = match &source.schema {
-        None => Scope { columns: vec![], open: true },
+        None => Scope { columns: vec![], open: true, records: true },
         Some(columns) => Scope {
             columns: columns
                 .iter()
@@ -131,9 +160,53 @@ fn source_shape(
                 })
                 .collect(),
             open: false,
+            records: true,
         },
     };
-    Shape { scope, origin: Origin::Record, on_error }
+    check_format(source, found);
+    let kept = source.unknown_fields.as_ref().is_some_and(|fields| fields.value == UnknownFields::Keep);
+    let passes = source.tombstones == Some(Tombstones::Pass);
+    let tombstones = passes.then(|| source.name.value.clone());
+    Shape { scope, origin: Origin::Record, on_error, kept, tombstones }
+}
+
+/// What a format can be asked for.
+fn check_format(source: &Source, found: &mut Vec<Diagnostic>) {
+    let columns = source.schema.as_deref().unwrap_or_default();
+    let (name, takes): (_, fn(&DataType) -> bool) = match &source.format {
+        None | Some(Format::Json) => return,
+        Some(Format::Csv(_)) => ("csv", |data_type| is_scalar(data_type) || *data_type == JSON),
+        Some(Format::Raw) => {
+            ("raw", |data_type| matches!(data_type, DataType::Utf8 | DataType::Binary) || *data_type == JSON)
+        }
+    };
+    if let (Some(Format::Raw), [_, second, ..]) = (&source.format, columns) {
+        let message = "a raw value is one column, and the schema has more";
+        let hint = "`_key`, `_timestamp`, `header('x')` and their like need no column";
+        found.push(Diagnostic::new(Code::BadValue, second.name.span, message).hint(hint));
+    }
+    for column in columns {
+        if let Some(data_type) = column.data_type.as_ref().filter(|data_type| !takes(data_type)) {
+            let message = format!("`{}`: format `{name}` has no {}", column.name.value, sql_type(data_type));
+            let hint = match &source.format {
+                Some(Format::Raw) => "a raw value is `varchar`, `binary` or `json`",
+                _ => "fields of CSV are scalars, or `json`",
+            };
+            found.push(Diagnostic::new(Code::UnknownType, column.name.span, message).hint(hint));
+        }
+        if column.path != [column.name.value.clone()] {
+            let message =
+                format!("`{}`: only JSON has members that a `path` could lead to", column.name.value);
+            found.push(Diagnostic::new(Code::BadValue, column.name.span, message));
+        }
+    }
+    match &source.unknown_fields {
+        Some(fields) if fields.value == UnknownFields::Keep || name == "raw" => {
+            let message = format!("format `{name}` has no members that a schema could leave out");
+            found.push(Diagnostic::new(Code::BadValue, fields.span, message));
+        }
+        _ => {}
+    }
 }
 
 fn errors_shape(dead_letter: DeadLetter) -> Shape {
@@ -143,8 +216,10 @@ fn errors_shape(dead_letter: DeadLetter) -> Shape {
         nullable: field.is_nullable(),
     });
     Shape {
-        scope: Scope { columns: columns.collect(), open: false },
+        scope: Scope { columns: columns.collect(), open: false, records: true },
         origin: Origin::Record,
+        kept: false,
+        tombstones: None,
         // What cannot be written there must not come back as an error.
         on_error: match dead_letter {
             DeadLetter::There => OnError::DeadLetter,
@@ -239,11 +314,24 @@ fn analyze_step(
 ) -> AnalyzedStep {
     let input = union(step, inputs, found);
     let filter = step.filter.as_ref().and_then(|sql| boolean(sql, "`where`", &input.scope, found));
-    let (project, projected) = match &step.select {
-        Part::Absent => (None, input.clone()),
-        Part::Invalid => (None, Shape { scope: Shape::unknown().scope, ..input.clone() }),
-        Part::Is(named) => {
+    let unknown = || Shape { scope: Shape::unknown().scope, ..input.clone() };
+    let mut removed = vec![];
+    let (project, projected) = match (&step.select, &step.set, &step.unset) {
+        (Part::Absent, Part::Absent, Part::Absent) => (None, input.clone()),
+        (Part::Invalid, ..) | (_, Part::Invalid, _) | (.., Part::Invalid) => (None, unknown()),
+        (Part::Is(named), ..) => {
             let (project, projected) = select(named, &input, found);
+            (Some(project), projected)
+        }
+        (Part::Absent, set, unset) => {
+            let set = set.get().map(Vec::as_slice).unwrap_or_default();
+            let unset = unset.get().map(Vec::as_slice).unwrap_or_default();
+            let (project, projected) = change(set, unset, &input, found);
+            if input.kept {
+                let names =
+                    set.iter().map(|set| &set.name.value).chain(unset.iter().map(|unset| &unset.value));
+                removed.extend(names.filter(|name| input.scope.get(name).is_none()).cloned());
+            }
             (Some(project), projected)
         }
     };
@@ -254,11 +342,25 @@ fn analyze_step(
             let side = window::Side { dead_letter, late_is_read };
             let (window, scope) = window::analyze(step, window, &projected.scope, side, found);
             let groups = window.groups.iter().map(|(name, _)| name.clone()).collect();
-            let shape = Shape { scope, origin: Origin::Window(Some(groups)), on_error: projected.on_error };
+            if let Some(source) = &projected.tombstones {
+                let message = format!(
+                    "the source `{source}` passes tombstones, and a window has no place for what has no columns"
+                );
+                found.push(
+                    Diagnostic::new(Code::Tombstones, window_span(step), message)
+                        .hint(format!("`tombstones: skip` on `{source}` leaves them out")),
+                );
+            }
+            let origin = Origin::Window(Some(groups));
+            let shape = Shape { scope, origin, on_error: projected.on_error, kept: false, tombstones: None };
             (Some(window), shape)
         }
     };
-    AnalyzedStep { filter, project, window, input, projected, output }
+    AnalyzedStep { filter, project, removed, window, input, projected, output }
+}
+
+fn window_span(step: &Step) -> Span {
+    step.window.get().map_or(step.name.span, |window| window.span)
 }
 
 /// The inputs of a step, which must agree by name and type.
@@ -279,7 +381,23 @@ fn union(step: &Step, inputs: &[Option<Shape>], found: &mut Vec<Diagnostic>) -> 
             );
             shape.scope.open = true;
         }
+        if let (true, Some(from)) = (first.kept != other.kept, step.from.get(*i))
+            && !first.scope.open
+            && !other.scope.open
+        {
+            let base = step.from.get(*first_index).map(|from| from.value.as_str()).unwrap_or_default();
+            let (keeps, not) = if other.kept { (&*from.value, base) } else { (base, &*from.value) };
+            let message = format!("rows of `{keeps}` carry undeclared members, those of `{not}` do not");
+            found.push(
+                Diagnostic::new(Code::UnionDiffers, from.span, message)
+                    .hint("give the sources the same `unknown_fields`; a step with `select` leaves undeclared members behind"),
+            );
+        }
+        if shape.tombstones.is_none() {
+            shape.tombstones.clone_from(&other.tombstones);
+        }
         shape.scope.open |= other.scope.open;
+        shape.scope.records &= other.scope.records;
         for column in &mut shape.scope.columns {
             column.nullable |= other.scope.get(&column.name).is_none_or(|other| other.nullable);
         }
@@ -323,9 +441,9 @@ fn differences(base: &Scope, other: &Scope) -> Vec<String> {
     differences
 }
 
-fn select(named: &[Named], input: &Shape, found: &mut Vec<Diagnostic>) -> (Vec<(String, Typed)>, Shape) {
+fn select(named: &[Named], input: &Shape, found: &mut Vec<Diagnostic>) -> (Vec<Projected>, Shape) {
     let mut project = vec![];
-    let mut scope = Scope::default();
+    let mut scope = Scope { records: input.scope.records, ..Scope::default() };
     for named in named {
         let typed = typed(named.sql.as_ref(), &input.scope, found);
         scope.columns.push(ScopeColumn {
@@ -333,22 +451,67 @@ fn select(named: &[Named], input: &Shape, found: &mut Vec<Diagnostic>) -> (Vec<(
             data_type: typed.as_ref().map(|typed| typed.data_type.clone()),
             nullable: typed.as_ref().is_none_or(|typed| typed.nullable),
         });
-        project.extend(typed.map(|typed| (named.name.value.clone(), typed)));
+        let name = named.name.value.clone();
+        project.extend(typed.map(|typed| Projected { name, typed, through: false }));
     }
-    let origin = match &input.origin {
-        Origin::Window(Some(groups)) => {
-            // The groups are still there if each is selected as it is, under whatever name.
-            let renamed = |group: &String| {
-                project
-                    .iter()
-                    .find(|(_, typed)| typed.column.as_ref() == Some(group))
-                    .map(|(name, _)| name.clone())
-            };
-            Origin::Window(groups.iter().map(renamed).collect())
+    let origin = origin_after(&project, &input.origin);
+    let tombstones = input.tombstones.clone();
+    (project, Shape { scope, origin, on_error: input.on_error, kept: false, tombstones })
+}
+
+/// `set` and `unset`: expressions see the columns as they came in, and what neither names goes through.
+fn change(
+    set: &[Named],
+    unset: &[Spanned<String>],
+    input: &Shape,
+    found: &mut Vec<Diagnostic>,
+) -> (Vec<Projected>, Shape) {
+    for name in unset {
+        if input.scope.get(&name.value).is_none() && !input.scope.open && !input.kept {
+            found.push(unknown_column(name, &input.scope));
         }
-        other => other.clone(),
+    }
+    let mut project = vec![];
+    let mut scope = Scope { columns: vec![], ..input.scope };
+    let new = set.iter().filter(|set| input.scope.get(&set.name.value).is_none());
+    let names = input.scope.columns.iter().map(|column| &column.name).chain(new.map(|set| &set.name.value));
+    for name in names.filter(|name| unset.iter().all(|unset| unset.value != **name)) {
+        let set = set.iter().find(|set| set.name.value == *name);
+        let column = input.scope.get(name);
+        let typed = match set {
+            Some(set) => typed(set.sql.as_ref(), &input.scope, found),
+            None => column.and_then(Typed::of_column),
+        };
+        scope.columns.push(ScopeColumn {
+            name: name.clone(),
+            data_type: typed.as_ref().map(|typed| typed.data_type.clone()),
+            nullable: typed.as_ref().is_none_or(|typed| typed.nullable),
+        });
+        project.extend(typed.map(|typed| Projected { name: name.clone(), typed, through: set.is_none() }));
+    }
+    let origin = origin_after(&project, &input.origin);
+    (project, Shape { scope, origin, ..input.clone() })
+}
+
+/// The groups of a window are still there if each goes on as it is, under whatever name.
+fn origin_after(project: &[Projected], origin: &Origin) -> Origin {
+    let Origin::Window(Some(groups)) = origin else { return origin.clone() };
+    let renamed = |group: &String| {
+        let mut found = project.iter().filter(|projected| projected.typed.column.as_ref() == Some(group));
+        found.next().map(|projected| projected.name.clone())
     };
-    (project, Shape { scope, origin, on_error: input.on_error })
+    Origin::Window(groups.iter().map(renamed).collect())
+}
+
+/// "there is no column `x`", with the one that was meant, or with all of them.
+pub(super) fn unknown_column(name: &Spanned<String>, scope: &Scope) -> Diagnostic {
+    let message = format!("there is no column `{}`", name.value);
+    let names: Vec<&str> = scope.columns.iter().map(|column| column.name.as_str()).collect();
+    let diagnostic = Diagnostic::new(Code::UnknownColumn, name.span, message);
+    match nearest(&name.value, names.iter().copied()) {
+        Some(near) => diagnostic.label(format!("did you mean `{near}`?")),
+        None => diagnostic.hint(format!("columns here: {}", names.join(", "))),
+    }
 }
 
 /// A checked expression; `None` where it has been reported.
@@ -360,7 +523,7 @@ pub(super) fn typed(sql: Option<&Sql>, scope: &Scope, found: &mut Vec<Diagnostic
 /// A checked condition; `None` where it has been reported.
 pub(super) fn boolean(sql: &Sql, what: &str, scope: &Scope, found: &mut Vec<Diagnostic>) -> Option<Typed> {
     let typed = typed(Some(sql), scope, found)?;
-    if typed.data_type != arrow::datatypes::DataType::Boolean {
+    if typed.data_type != DataType::Boolean {
         let message = format!("{what} must be boolean, this is {}", sql_type(&typed.data_type));
         found.push(Diagnostic::new(Code::TypeMismatch, sql.span, message));
         return None;

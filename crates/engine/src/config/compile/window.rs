@@ -8,7 +8,9 @@ use super::streams::{SideStream, boolean, typed};
 use super::{DeadLetter, report};
 use crate::config::spec::{Part, Spanned, Step, Window};
 use crate::diagnostics::{Code, Diagnostic};
-use crate::expr::{AggregateCall, Scope, ScopeColumn, TIMESTAMP, Typed, analyze_aggregate, sql_type};
+use crate::expr::{
+    AggregateCall, JSON, Scope, ScopeColumn, TIMESTAMP, Typed, analyze_aggregate, is_scalar, sql_type,
+};
 use crate::plan::Late;
 
 /// Columns that a windowed step has of its own.
@@ -84,6 +86,17 @@ pub(super) fn analyze(
                     continue;
                 }
             }
+        }
+        if let Some(typed) = checked.as_ref().filter(|typed| !is_scalar(&typed.data_type)) {
+            let message = format!("`{}` is {}: groups are scalars", name.value, sql_type(&typed.data_type));
+            let span = group.sql.as_ref().map_or(name.span, |sql| sql.span);
+            let hint = match typed.data_type == JSON {
+                true => {
+                    "give the source a column for a member of it, or group by its text: `cast(… as varchar)`"
+                }
+                false => "group by a part of it, which the source's `schema` can name with a `path`",
+            };
+            found.push(Diagnostic::new(Code::TypeMismatch, span, message).hint(hint));
         }
         let data_type = checked.as_ref().map(|typed| typed.data_type.clone());
         output.add(&name, data_type, checked.as_ref().is_none_or(|typed| typed.nullable), found);

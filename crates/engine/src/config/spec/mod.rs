@@ -20,7 +20,10 @@ use onceflow_protocol::WindowSpec;
 
 use super::document::{Node, Scalar};
 use crate::diagnostics::{Diagnostic, Span};
-use crate::plan::{Backend, CreateTopic, Ids, Late, OnError, SinkValue, TopicPattern};
+use crate::plan::{
+    Backend, CreateTopic, Format, Ids, Late, OnError, SinkValue, Start, Tombstones, TopicPattern,
+    UnknownFields,
+};
 
 pub(super) use fields::Fields;
 
@@ -163,6 +166,14 @@ pub struct Source {
     pub topics: Vec<Spanned<String>>,
     /// `topics`, those that are patterns.
     pub patterns: Vec<Spanned<TopicPattern>>,
+    /// `start`.
+    pub start: Option<Start>,
+    /// `format`.
+    pub format: Option<Format>,
+    /// `unknown_fields`.
+    pub unknown_fields: Option<Spanned<UnknownFields>>,
+    /// `tombstones`.
+    pub tombstones: Option<Tombstones>,
     /// `schema`; `None` where it is missing or no map.
     pub schema: Option<Vec<Column>>,
     /// `event_time`.
@@ -195,6 +206,8 @@ pub struct EventTime {
     pub column: Spanned<String>,
     /// `unit`, as (milliseconds per unit, units per millisecond), one of which is 1.
     pub unit: Part<Spanned<(i64, i64)>>,
+    /// `max_ahead`.
+    pub max_ahead: Option<Duration>,
 }
 
 /// A step.
@@ -208,6 +221,10 @@ pub struct Step {
     pub filter: Option<Sql>,
     /// `select`: names with expressions, which are `None` where they have been reported.
     pub select: Part<Vec<Named>>,
+    /// `set`, in the same form.
+    pub set: Part<Vec<Named>>,
+    /// `unset`.
+    pub unset: Part<Vec<Spanned<String>>>,
     /// `window` with its clauses.
     pub window: Part<Window>,
 }

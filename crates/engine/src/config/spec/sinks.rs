@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, first, list, map, stream_name, text, texts, topic};
-use super::sources::LATER_FORMATS;
 use super::values::{number, sql, word};
 use super::{HeaderSpec, KeyFormat, Named, Part, Sink, Spanned, TopicFrom};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::plan::{CreateTopic, Decimals, JsonFormat, SinkValue, Timestamps};
+
+/// Formats that come later.
+const LATER_FORMATS: &[&str] = &["csv", "avro", "protobuf", "raw"];
 
 pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Sink> {
     let Some(entries) = node.and_then(|node| map(node, "`sinks`", found)) else { return vec![] };

@@ -1,16 +1,20 @@
 //! `sources`.
 
+use chrono::DateTime;
+use onceflow_protocol::EventTime;
+
 use super::fields::{Fields, first, list, map, not_yet, stream_name, text, topic};
 use super::settings::{Of, kafka};
 use super::types::{self, TypeError};
 use super::values::{duration, positive_duration, word};
-use super::{Column, EventTime, Part, Source, Spanned};
+use super::{Column, Part, Source, Spanned};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
-use crate::plan::{OnError, TopicPattern};
+use crate::metadata::Metadata;
+use crate::plan::{Csv, Format, OnError, Start, Tombstones, TopicPattern, UnknownFields};
 
 /// Formats that come later.
-pub(super) const LATER_FORMATS: &[&str] = &["csv", "avro", "protobuf", "raw"];
+const LATER_FORMATS: &[&str] = &["avro", "protobuf"];
 
 pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Source> {
     let Some(entries) = node.and_then(|node| map(node, "`sources`", found)) else { return vec![] };
@@ -26,6 +30,10 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
         kafka: None,
         topics: vec![],
         patterns: vec![],
+        start: None,
+        format: None,
+        unknown_fields: None,
+        tombstones: None,
         schema: None,
         event_time: Part::Absent,
         delay: None,
@@ -47,12 +55,8 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
     if let Some(node) = fields.require("topics", found) {
         topics(node, &mut source, found);
     }
-    if let Some(node) = fields.get("start") {
-        start(node, found);
-    }
-    if let Some(node) = fields.require("format", found) {
-        word(node, "format", &[("json", ())], LATER_FORMATS, found);
-    }
+    source.start = fields.get("start").and_then(|node| start(node, found));
+    source.format = fields.require("format", found).and_then(|node| format(node, found));
     source.schema = fields.require("schema", found).and_then(|node| schema(node, found));
     if let Some(node) = fields.get("event_time") {
         source.event_time = event_time(node, found).map_or(Part::Invalid, Part::Is);
@@ -69,16 +73,17 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
         ];
         word(node, "on_error", &words, &[], found)
     });
-    for name in ["unknown_fields", "tombstones", "was"] {
-        // Saying what happens anyway is no mistake.
-        let is_default =
-            |value: &str| matches!((name, value), ("unknown_fields", "ignore") | ("tombstones", "error"));
-        match fields.entry(name) {
-            Some((_, Node { value: Value::Scalar(scalar), .. })) if is_default(&scalar.text) => {}
-            Some((key, _)) => found.push(not_yet(key.span, &format!("`{name}`"))),
-            None => {}
-        }
-    }
+    source.unknown_fields = fields.get("unknown_fields").and_then(|node| {
+        use UnknownFields::{Error, Ignore, Keep};
+        let words = [("ignore", Ignore), ("keep", Keep), ("error", Error)];
+        word(node, "unknown_fields", &words, &[], found)
+    });
+    source.tombstones = fields.get("tombstones").and_then(|node| {
+        use Tombstones::{Error, Pass, Skip};
+        let words = [("error", Error), ("skip", Skip), ("pass", Pass)];
+        word(node, "tombstones", &words, &[], found).map(|word| word.value)
+    });
+    fields.later("was", found);
     fields.finish(found);
     source
 }
@@ -109,11 +114,79 @@ fn topics(node: &Node, source: &mut Source, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn start(node: &Node, found: &mut Vec<Diagnostic>) {
-    match &node.value {
-        Value::Map(_) => found.push(not_yet(first(node.span), "`start: {timestamp: …}`")),
+/// `json`, `csv`, `raw`, or a map with the `type` and what else CSV needs to know.
+fn format(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Format> {
+    let words = [("json", Format::Json), ("csv", Format::Csv(Csv::default())), ("raw", Format::Raw)];
+    let names = [("json", 0), ("csv", 1), ("raw", 2)];
+    let Value::Map(_) = &node.value else {
+        let word = word(node, "format", &names, LATER_FORMATS, found)?;
+        return words.into_iter().nth(word.value).map(|(_, format)| format);
+    };
+    let mut fields = Fields::open(node, "`format`", found)?;
+    let word =
+        fields.require("type", found).and_then(|node| word(node, "type", &names, LATER_FORMATS, found));
+    let mut format = word.and_then(|word| words.into_iter().nth(word.value)).map(|(_, format)| format);
+    if let Some(Format::Csv(csv)) = &mut format {
+        if let Some(delimiter) =
+            fields.get("delimiter").and_then(|node| character(node, "`delimiter`", found))
+        {
+            csv.delimiter = delimiter;
+        }
+        if let Some((key, node)) = fields.entry("quote") {
+            csv.quote = character(node, "`quote`", found).unwrap_or(csv.quote);
+            if csv.quote == csv.delimiter {
+                let message = "`quote` and `delimiter` are the same character";
+                found.push(Diagnostic::new(Code::BadValue, key.span, message));
+            }
+        }
+        if let Some(null) = fields.get("null").and_then(|node| text(node, "`null`", found)) {
+            csv.null = null.value;
+        }
+    } else if format.is_none() {
+        // Of which format these are is not known.
+        for key in ["delimiter", "quote", "null"] {
+            fields.get(key);
+        }
+    }
+    fields.finish(found);
+    format
+}
+
+fn character(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Option<u8> {
+    let text = text(node, what, found)?;
+    match text.value.as_bytes() {
+        [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r' | 0) => Some(*byte),
         _ => {
-            word(node, "start", &[("earliest", ())], &["latest"], found);
+            let message = format!("{what} is one ASCII character, {:?} is not", text.value);
+            found.push(
+                Diagnostic::new(Code::BadValue, text.span, message)
+                    .hint("a tab is written in double quotes: `\"\\t\"`"),
+            );
+            None
+        }
+    }
+}
+
+/// `earliest`, `latest`, or `{timestamp: 2026-01-01T00:00:00Z}`.
+fn start(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Start> {
+    let Value::Map(_) = &node.value else {
+        let words = [("earliest", Start::Earliest), ("latest", Start::Latest)];
+        return word(node, "start", &words, &[], found).map(|word| word.value);
+    };
+    let mut fields = Fields::open(node, "`start`", found)?;
+    let written = fields.require("timestamp", found).and_then(|node| text(node, "`timestamp`", found));
+    fields.finish(found);
+    let written = written?;
+    let parsed = DateTime::parse_from_rfc3339(&written.value).map(|time| time.timestamp_millis());
+    match parsed.ok().and_then(EventTime::new) {
+        Some(time) => Some(Start::Timestamp(time.ms())),
+        None => {
+            let message = format!("`{}` is no time to start from", written.value);
+            found.push(
+                Diagnostic::new(Code::BadValue, written.span, message)
+                    .hint("a time after 1970 in RFC 3339, with its zone: `2026-01-01T00:00:00Z`"),
+            );
+            None
         }
     }
 }
@@ -155,6 +228,11 @@ fn column(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Column {
     if key.name.is_empty() {
         found.push(Diagnostic::new(Code::BadValue, key.span, "a column needs a name"));
     }
+    if Metadata::parse(&key.name).is_some() {
+        let message = format!("`{}` is what SQL calls metadata of the Kafka record", key.name);
+        let hint = format!("give the column another name: `name: {{ type: …, path: {} }}`", key.name);
+        found.push(Diagnostic::new(Code::NameClash, key.span, message).hint(hint));
+    }
     let mut column = Column { path: vec![key.name.clone()], name, data_type: None, not_null: false };
     let type_node = match &node.value {
         Value::Map(_) => {
@@ -190,20 +268,20 @@ fn column(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Column {
     column
 }
 
-fn event_time(node: &Node, found: &mut Vec<Diagnostic>) -> Option<EventTime> {
+fn event_time(node: &Node, found: &mut Vec<Diagnostic>) -> Option<super::EventTime> {
     let mut fields = Fields::open(node, "`event_time`", found)?;
     let column = fields.require("column", found).and_then(|node| text(node, "`column`", found));
     let unit = fields.get("unit").map(|node| {
         let units = [("s", (1000, 1)), ("ms", (1, 1)), ("us", (1, 1000)), ("ns", (1, 1_000_000))];
         word(node, "unit", &units, &[], found)
     });
-    fields.later("max_ahead", found);
+    let max_ahead = fields.get("max_ahead").and_then(|node| duration(node, "`max_ahead`", found));
     fields.finish(found);
     let unit = match unit {
         None => Part::Absent,
         Some(unit) => unit.map_or(Part::Invalid, Part::Is),
     };
-    Some(EventTime { column: column?, unit })
+    Some(super::EventTime { column: column?, unit, max_ahead: max_ahead.map(|ahead| ahead.value) })
 }
 
 fn watermark(node: &Node, source: &mut Source, found: &mut Vec<Diagnostic>) {

@@ -7,6 +7,7 @@ use super::values::{duration, positive_duration, signed_duration, sql, word};
 use super::{Named, Part, Spanned, Step, Window};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
+use crate::metadata::Metadata;
 use crate::plan::Late;
 
 /// Most panes of a window: more would make each firing a long walk.
@@ -22,7 +23,15 @@ pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Step
 
 fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     let name = stream_name(key, "a step", found);
-    let mut step = Step { name, from: vec![], filter: None, select: Part::Absent, window: Part::Absent };
+    let mut step = Step {
+        name,
+        from: vec![],
+        filter: None,
+        select: Part::Absent,
+        set: Part::Absent,
+        unset: Part::Absent,
+        window: Part::Absent,
+    };
     let Some(fields) = Fields::open(node, "a step", found) else {
         step.select = Part::Invalid;
         return step;
@@ -34,6 +43,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     if let Some(node) = fields.get("select") {
         step.select = named(node, "`select`", found);
     }
+    changes(&mut step, &mut fields, found);
     step.window = match fields.entry("window") {
         Some((key, node)) => window(key, node, &mut fields, found),
         None => {
@@ -47,7 +57,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
             Part::Absent
         }
     };
-    for name in ["set", "unset", "unnest", "join", "deduplicate", "sql", "was"] {
+    for name in ["unnest", "join", "deduplicate", "sql", "was"] {
         if let Some((key, _)) = fields.entry(name) {
             found.push(not_yet(key.span, &format!("`{name}`")));
             // The columns are not known, then.
@@ -56,6 +66,38 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     }
     fields.finish(found);
     step
+}
+
+/// `set` and `unset`, which change what is there, where `select` would replace it.
+fn changes(step: &mut Step, fields: &mut Fields, found: &mut Vec<Diagnostic>) {
+    let (set, unset) = (fields.entry("set"), fields.entry("unset"));
+    if let (false, Some((key, _))) = (matches!(step.select, Part::Absent), set.or(unset)) {
+        let message =
+            format!("`{}` has nothing to keep beside `select`, which replaces all columns", key.name);
+        found.push(
+            Diagnostic::new(Code::BadValue, key.span, message)
+                .hint("`select` alone, or `set` and `unset`, or one step after the other"),
+        );
+        return;
+    }
+    if let Some((_, node)) = set {
+        step.set = named(node, "`set`", found);
+    }
+    if let Some((_, node)) = unset {
+        step.unset = texts(node, "`unset`", found).map_or(Part::Invalid, Part::Is);
+    }
+    let set = step.set.get().into_iter().flatten();
+    for name in set.clone().map(|set| &set.name).filter(|name| Metadata::parse(&name.value).is_some()) {
+        let message = format!("`{}` is of the Kafka record, which can be read and not set", name.value);
+        let hint = "what a record is written with, a sink says: `key`, `headers`, `timestamp`, `partition`";
+        found.push(Diagnostic::new(Code::NameClash, name.span, message).hint(hint));
+    }
+    for name in step.unset.get().into_iter().flatten() {
+        if set.clone().any(|set| set.name.value == name.value) {
+            let message = format!("`{}` is set and unset", name.value);
+            found.push(Diagnostic::new(Code::Repeated, name.span, message));
+        }
+    }
 }
 
 fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Part<Window> {

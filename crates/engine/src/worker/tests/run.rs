@@ -15,6 +15,7 @@ use crate::worker::{Counts, StepStart, Worker, WorkerError};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Written {
     pub(super) dead: bool,
+    pub(super) topic: usize,
     pub(super) timestamp: i64,
     pub(super) key: Option<String>,
     pub(super) value: Option<String>,
@@ -78,6 +79,7 @@ impl Run {
         self.written.extend(out.records().map(|record| {
             Written {
                 dead: record.sink() == DEAD_LETTER_SINK,
+                topic: record.topic(),
                 timestamp: record.timestamp(),
                 key: record.key().map(text),
                 value: record.value().map(text),

@@ -193,3 +193,45 @@ fn a_union_takes_its_inputs_columns_by_name() {
     let expected = [r#"{"user":"first","amount":1,"parts":2}"#, r#"{"user":"second","amount":3,"parts":4}"#];
     assert_eq!(run.values(), expected);
 }
+
+#[test]
+fn tombstones_keep_their_place_and_pass_everything() {
+    let mut plan = splitting(OnError::DeadLetter, OnError::DeadLetter);
+    let schema = plan.steps[0].output_schema.clone();
+    plan.sources[0].tombstones = Tombstones::Pass;
+    plan.sinks[0] = sink("all", Stream::Step(0), schema.clone(), Key::Incoming);
+    plan.sinks[0].headers = Headers::Forward;
+    plan.sinks[0].filter = Some(expr(ident("each").gt(lit(3i64)), &schema, DataType::Boolean));
+    plan.sinks.push(sink("raw", Stream::Source(0), orders_schema(), Key::Incoming));
+    plan.sinks[1].topic = SinkTopic::One(1);
+    let null = |offset, timestamp| OwnedMessage { value: None, ..order(offset, timestamp, "") };
+    let mut run = Run::new(plan, 1);
+    run.process(
+        0,
+        vec![
+            null(0, 1),
+            order(1, 2, r#"{"user":"a","amount":10,"parts":1}"#),
+            null(2, 3),
+            null(3, 4),
+            order(4, 5, r#"{"user":"b","amount":20,"parts":1}"#),
+            order(5, 6, "no json"),
+            null(6, -1),
+        ],
+    )
+    .unwrap();
+    let keys = |topic: usize| -> Vec<_> {
+        let written = run.written.iter().filter(|record| !record.dead && record.topic == topic);
+        written
+            .map(|record| (record.key.as_deref().unwrap(), record.value.is_some(), record.timestamp))
+            .collect()
+    };
+    let expected = [("k0", false, 1), ("k1", true, 2), ("k2", false, 3), ("k3", false, 4), ("k4", true, 5)];
+    assert_eq!(keys(0), expected);
+    assert_eq!(keys(1), expected);
+    assert!(run.written.iter().all(|record| record.header("h") == Some("1")));
+    // The one without a timestamp would be refused by both topics, and has one letter.
+    let reasons: Vec<_> = run.dead().iter().map(|letter| letter.header("onceflow.reason").unwrap()).collect();
+    assert_eq!(reasons, ["decode", "refused"]);
+    let counts = Counts { records_in: 7, used: 5, dead: 2, out: 10, ..Counts::default() };
+    assert_eq!(run.counts(), counts);
+}

@@ -2,45 +2,28 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Field, Float64Type, Int64Type, Schema, TimeUnit,
-    TimestampMillisecondType,
+    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::message::OwnedMessage;
-use crate::plan::{Column, OnError, Source, Start};
+use crate::plan::Source;
+use crate::plan::kept_field;
 
 const MS: fn() -> DataType = || DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
 
 /// `(name, dotted path, type, not null)` of each column.
 fn source(columns: &[(&str, &str, DataType, bool)], event_time: EventTimeFrom) -> Source {
-    let fields: Vec<_> = columns
-        .iter()
-        .map(|(name, _, data_type, not_null)| Field::new(*name, data_type.clone(), !not_null))
-        .collect();
-    Source {
-        name: "orders".into(),
-        kafka: None,
-        topics: vec!["orders".into()],
-        patterns: vec![],
-        start: Start::Earliest,
-        columns: columns
-            .iter()
-            .map(|(name, path, data_type, not_null)| Column {
-                name: (*name).into(),
-                path: path.split('.').map(Into::into).collect(),
-                data_type: data_type.clone(),
-                not_null: *not_null,
-            })
-            .collect(),
-        schema: Arc::new(Schema::new(fields)),
-        event_time,
-        watermark_delay_ms: 0,
-        idle_after: None,
-        on_error: OnError::DeadLetter,
-    }
+    let column = |(name, path, data_type, not_null): &(&str, &str, DataType, bool)| Column {
+        name: (*name).into(),
+        path: path.split('.').map(Into::into).collect(),
+        place: 0,
+        data_type: data_type.clone(),
+        not_null: *not_null,
+    };
+    Source { event_time, ..Source::json("orders", columns.iter().map(column).collect()) }
 }
 
 fn message(value: &[u8]) -> OwnedMessage {
@@ -49,7 +32,7 @@ fn message(value: &[u8]) -> OwnedMessage {
 
 fn decode(source: &Source, values: &[&[u8]]) -> Decoded {
     let messages: Vec<_> = values.iter().map(|value| message(value)).collect();
-    JsonDecoder::new(source).unwrap().decode(&messages, 0).unwrap()
+    Decoder::new(source).unwrap().decode(&messages, 0..messages.len()).unwrap()
 }
 
 /// The reason why the only record cannot be decoded.
@@ -61,7 +44,7 @@ fn failure(source: &Source, value: &[u8]) -> String {
     assert_eq!(decoded.batch.columns.num_rows(), 2);
     assert_eq!(decoded.batch.columns.slice(0, 1), decoded.batch.columns.slice(1, 1));
     assert_eq!(decoded.failed.len(), 1, "{} was taken", String::from_utf8_lossy(value));
-    decoded.failed[0].1.clone()
+    decoded.failed[0].2.clone()
 }
 
 fn all_types() -> Source {
@@ -171,8 +154,8 @@ fn each_bad_record_says_what_is_wrong() {
 #[test]
 fn tombstones_are_errors_of_their_record() {
     let messages = vec![OwnedMessage { timestamp: 1, ..OwnedMessage::default() }];
-    let decoded = JsonDecoder::new(&all_types()).unwrap().decode(&messages, 0).unwrap();
-    assert_eq!(decoded.failed, [(0, "null value".to_owned())]);
+    let decoded = Decoder::new(&all_types()).unwrap().decode(&messages, 0..1).unwrap();
+    assert_eq!(decoded.failed, [(0, Reason::Decode, "null value".to_owned())]);
 }
 
 #[test]
@@ -209,8 +192,8 @@ fn a_path_may_begin_like_another() {
     let decoded = decode(&source, &[br#"{"a":null}"#, br#"{"a":{"b":2}}"#, br#"{"a":3}"#]);
     assert_eq!(decoded.batch.len(), 1);
     assert_eq!(decoded.failed.len(), 2);
-    assert!(decoded.failed[0].1.starts_with("column whole: expected an integer"));
-    assert!(decoded.failed[1].1.starts_with("column part: expected an object at a, found a number"));
+    assert!(decoded.failed[0].2.starts_with("column whole: expected an integer"));
+    assert!(decoded.failed[1].2.starts_with("column part: expected an object at a, found a number"));
 }
 
 #[test]
@@ -257,19 +240,118 @@ fn event_times_are_converted_and_checked() {
         let decoded = decode(&source, &[format!(r#"{{"n":{value}}}"#).as_bytes()]);
         match expected {
             Ok(ms) => assert_eq!(decoded.batch.event_time.values(), &[ms], "{value}: {:?}", decoded.failed),
-            Err(reason) => assert!(decoded.failed[0].1.contains(reason), "{value}: {:?}", decoded.failed),
+            Err(reason) => assert!(decoded.failed[0].2.contains(reason), "{value}: {:?}", decoded.failed),
         }
     }
     let source = source(&[], EventTimeFrom::Record);
     let messages = vec![OwnedMessage { timestamp: -1, ..message(b"{}") }];
-    let decoded = JsonDecoder::new(&source).unwrap().decode(&messages, 0).unwrap();
-    assert_eq!(decoded.failed[0].1, "the record has no timestamp");
+    let decoded = Decoder::new(&source).unwrap().decode(&messages, 0..1).unwrap();
+    assert_eq!(decoded.failed[0].2, "the record has no timestamp");
 }
 
 #[test]
 fn event_time_from_text_is_refused() {
     let event_time = EventTimeFrom::Column { column: 0, multiplier: 1, divisor: 1 };
-    assert!(JsonDecoder::new(&source(&[("a", "a", DataType::Utf8, false)], event_time)).is_err());
+    assert!(Decoder::new(&source(&[("a", "a", DataType::Utf8, false)], event_time)).is_err());
+}
+
+/// `source` with undeclared members kept.
+fn keeping(source: Source) -> Source {
+    let fields = source.schema.fields().iter().cloned().chain([kept_field().into()]);
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    Source { unknown_fields: UnknownFields::Keep, schema, ..source }
+}
+
+fn kept_texts(decoded: &Decoded) -> Vec<&str> {
+    let columns = decoded.batch.columns.columns();
+    columns.last().unwrap().as_string::<i32>().iter().map(Option::unwrap).collect()
+}
+
+#[test]
+fn undeclared_members_are_kept_as_they_came() {
+    let columns = [("a", "a", DataType::Int64, false), ("deep", "o.x", DataType::Int64, false)];
+    let source = Source {
+        declared: vec![vec!["b".into()], vec!["deep".into()]],
+        ..keeping(source(&columns, EventTimeFrom::Record))
+    };
+    let decoded = decode(
+        &source,
+        &[
+            br#"{"a":1,"b":2,"deep":3}"#,
+            br#" { "z" : [ 1, {"a" :2} ] , "a":1, "\u00e9\"":"\u00e9 \/", "z":1E+400,"b":{}} "#,
+            br#"{"c":1,"a":"no number"}"#,
+            br#"{"o":{"y":1,"x":5}}"#,
+            br#"{"o":{"x":6},"o":null,"\u0061":7}"#,
+            br#"{}"#,
+        ],
+    );
+    assert_eq!(decoded.failed.iter().map(|(i, ..)| *i).collect::<Vec<_>>(), [2]);
+    assert_eq!(
+        kept_texts(&decoded),
+        [
+            "",
+            r#"{"z":[ 1, {"a" :2} ],"\u00e9\"":"\u00e9 \/","z":1E+400}"#,
+            r#"{"o":{"y":1,"x":5}}"#,
+            r#"{"o":{"x":6},"o":null}"#,
+            ""
+        ]
+    );
+    let column =
+        |i: usize| decoded.batch.columns.column(i).as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+    assert_eq!(column(0), [Some(1), Some(1), None, Some(7), None]);
+    assert_eq!(column(1), [None, None, Some(5), None, None]);
+}
+
+#[test]
+fn undeclared_members_can_be_refused() {
+    let columns = [("a", "a", DataType::Int64, false), ("deep", "o.x", DataType::Int64, false)];
+    let source = Source {
+        unknown_fields: UnknownFields::Error,
+        declared: vec![vec!["b".into(), "c".into()]],
+        ..source(&columns, EventTimeFrom::Record)
+    };
+    let decoded = decode(
+        &source,
+        &[
+            br#"{"a":1,"b":{"c":[{"q":1}]},"o":{"x":1}}"#,
+            br#"{"a":1,"z":1,"y":2}"#,
+            br#"{"o":{"x":1,"y":{}}}"#,
+            br#"{"b":{"d":1}}"#,
+            br#"{"b":7,"z":}"#,
+        ],
+    );
+    let failed: Vec<_> = decoded.failed.iter().map(|(i, _, error)| (*i, error.as_str())).collect();
+    assert_eq!(decoded.batch.len(), 1);
+    assert_eq!(failed[0], (1, "the schema has no member `z`"));
+    assert_eq!(failed[1], (2, "the schema has no member `y`"));
+    assert_eq!(failed[2], (3, "the schema has no member `d`"));
+    assert!(failed[3].1.starts_with("not JSON"), "{failed:?}");
+}
+
+#[test]
+fn tombstones_can_be_skipped() {
+    let source = Source { tombstones: Tombstones::Skip, ..source(&[], EventTimeFrom::Record) };
+    let null = OwnedMessage { timestamp: 1, ..OwnedMessage::default() };
+    let messages = vec![null.clone(), message(b"{}"), message(b""), null];
+    let decoded = Decoder::new(&source).unwrap().decode(&messages, 0..4).unwrap();
+    assert_eq!(decoded.skipped, [0, 3]);
+    assert_eq!(decoded.batch.origin.unwrap().values(), &[1]);
+    assert_eq!(decoded.failed, [(2, Reason::Decode, "empty value".to_owned())]);
+}
+
+#[test]
+fn what_is_too_far_ahead_of_its_record_is_told() {
+    let event_time = EventTimeFrom::Column { column: 0, multiplier: 1, divisor: 1 };
+    let columns = [("n", "n", DataType::Int64, false)];
+    let source = Source { max_ahead_ms: Some(10), ..source(&columns, event_time) };
+    let at = |timestamp, value: &str| OwnedMessage { timestamp, ..message(value.as_bytes()) };
+    let messages =
+        vec![at(5, r#"{"n":15}"#), at(5, r#"{"n":16}"#), at(99, r#"{"n":1}"#), at(-1, r#"{"n":1}"#)];
+    let decoded = Decoder::new(&source).unwrap().decode(&messages, 0..4).unwrap();
+    assert_eq!(decoded.batch.event_time.values(), &[15, 1]);
+    let failed: Vec<_> = decoded.failed.iter().map(|(i, reason, _)| (*i, *reason)).collect();
+    assert_eq!(failed, [(1, Reason::Ahead), (3, Reason::Ahead)]);
+    assert!(decoded.failed[0].2.contains("11 ms ahead"), "{:?}", decoded.failed);
 }
 
 /// What a column must hold, by way of serde_json's tree. `None`: the record is bad.
@@ -342,7 +424,7 @@ proptest! {
         let texts: Vec<String> = records.iter().map(Value::to_string).collect();
         let decoded = decode(&source, &texts.iter().map(String::as_bytes).collect::<Vec<_>>());
         let mut row = 0;
-        let mut failed = decoded.failed.iter().map(|(i, _)| *i as usize);
+        let mut failed = decoded.failed.iter().map(|(i, ..)| *i as usize);
         for (i, record) in records.iter().enumerate() {
             let cells: Option<Vec<_>> = source.columns.iter().map(|column| expected(record, &column.path, &column.data_type)).collect();
             match cells.filter(|_| record.is_object()) {
@@ -358,6 +440,22 @@ proptest! {
         }
         prop_assert_eq!(row, decoded.batch.len());
         prop_assert_eq!(failed.next(), None);
+    }
+
+    /// Whatever is declared: a kept text and the declared members are the members of the record, no more and no less.
+    #[test]
+    fn what_is_kept_and_what_is_declared_are_the_record(record in some_json()) {
+        let columns = [("a", "a", DataType::Utf8, false)];
+        let source = keeping(source(&columns, EventTimeFrom::Record));
+        let decoded = decode(&source, &[record.to_string().as_bytes()]);
+        let Value::Object(mut members) = record else { return Ok(()) };
+        let declared = members.remove("a").unwrap_or(Value::Null);
+        prop_assert_eq!(decoded.failed.is_empty(), declared.is_string() || declared.is_null());
+        if decoded.failed.is_empty() {
+            let kept = kept_texts(&decoded)[0];
+            let expected = if members.is_empty() { String::new() } else { Value::Object(members).to_string() };
+            prop_assert_eq!(kept, expected);
+        }
     }
 
     #[test]
