@@ -112,7 +112,7 @@ fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
         tolerable_failures: rng.below(3) as u32,
         retained: rng.between(1, 3) as usize,
         until_end: bounded,
-        restart: Restart { initial_ms: 5, max_ms: 200 },
+        restart: Restart::Exponential { initial_ms: 5, max_ms: 200 },
     }
 }
 

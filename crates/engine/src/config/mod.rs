@@ -27,7 +27,7 @@ pub struct Defaults {
     /// When and where to checkpoint.
     pub checkpoint: Checkpoint,
     /// What to do after a failure.
-    pub restart: Restart,
+    pub restart: Option<Restart>,
     /// Where state lives.
     pub state: State,
 }

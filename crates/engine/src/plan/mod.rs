@@ -310,13 +310,34 @@ pub struct Checkpoint {
     pub retained: usize,
 }
 
-/// `restart:`, exponential: the delay doubles from `initial` to `max` and starts anew after a quiet time.
+/// `restart:`, what follows a failure that may go away by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Restart {
-    /// First delay.
-    pub initial: Duration,
-    /// Longest delay.
-    pub max: Duration,
+pub enum Restart {
+    /// The pipeline ends.
+    None,
+    /// A start after `delay`, but not more than `attempts` in a row without a commit.
+    Fixed {
+        /// Starts without a commit in between.
+        attempts: u32,
+        /// Before each.
+        delay: Duration,
+    },
+    /// A start after a delay that doubles from `initial` to `max`, and starts anew after a quiet time.
+    Exponential {
+        /// First delay.
+        initial: Duration,
+        /// Longest delay.
+        max: Duration,
+    },
+    /// A start after `delay`, unless there were more than `failures` within `per`.
+    FailureRate {
+        /// Failures that are tolerated.
+        failures: u32,
+        /// Time within which they are counted.
+        per: Duration,
+        /// Before each start.
+        delay: Duration,
+    },
 }
 
 /// `state:`.

@@ -173,7 +173,7 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
             storage: "".into(),
             retained: 1,
         },
-        restart: Restart { initial: Duration::ZERO, max: Duration::ZERO },
+        restart: Restart::None,
         state: State { backend: Backend::Memory, dir: "".into(), memory_bytes: 0 },
     }
 }

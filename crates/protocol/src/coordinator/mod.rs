@@ -31,7 +31,8 @@
 //!                                                             SnapshottingCold    │             │
 //!                                                                           └─→ Preparing ─→ Deciding
 //!
-//!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile.
+//!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile. So does the
+//!  restart strategy's giving up, by way of BackingOff.
 //!  Ended: from anywhere; by a stop, a bounded run's end, a refusal, or a failure that would repeat.
 //! ```
 //!

@@ -96,7 +96,7 @@ pub struct Spec {
     /// `checkpoint`.
     pub checkpoint: Checkpoint,
     /// `restart`.
-    pub restart: Restart,
+    pub restart: Option<Spanned<Restart>>,
     /// `state`.
     pub state: State,
 }
@@ -126,15 +126,14 @@ pub struct Checkpoint {
     pub retained: Option<usize>,
 }
 
-/// `restart`.
-#[derive(Clone, Debug, Default)]
-pub struct Restart {
-    /// First delay.
-    pub initial: Option<Duration>,
-    /// Longest delay.
-    pub max: Option<Duration>,
-    /// Where to complain about the two together.
-    pub span: Span,
+/// `restart`: a strategy, and what is said of it.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "documented where they are used")]
+pub enum Restart {
+    None,
+    Fixed { attempts: Option<u32>, delay: Option<Duration> },
+    Exponential { initial: Option<Duration>, max: Option<Duration> },
+    FailureRate { failures: Option<u32>, per: Option<Duration>, delay: Option<Duration> },
 }
 
 /// `state`.
@@ -279,7 +278,7 @@ pub fn defaults(root: &Node, found: &mut Vec<Diagnostic>) -> Option<super::Defau
     let defaults = super::Defaults {
         kafka: settings::kafka(fields.get("kafka"), found),
         checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
-        restart: settings::restart(fields.get("restart"), found),
+        restart: settings::restart(fields.get("restart"), found).map(|restart| restart.value),
         state: settings::state(fields.get("state"), found),
     };
     fields.finish(found);
