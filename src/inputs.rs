@@ -4,13 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onceflow_engine::config::{Defaults, compile, read_defaults};
+use onceflow_engine::config::{Defaults, Environment, compile, read_defaults};
+use onceflow_engine::diagnostics::Secrets;
 use onceflow_engine::plan::Plan;
 
+use crate::secrets;
 use crate::settings::{self, Settings};
 
 /// Endings of the files that count in a directory.
 const ENDINGS: [&str; 2] = ["yaml", "yml"];
+
+/// Largest file that `${file:…}` takes for a value.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Where everything is read from.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +52,16 @@ impl Inputs {
     /// # Errors
     /// Every mistake in any of the files, for people, with a newline at the end.
     pub fn load(&self) -> Result<Loaded, String> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let settings =
-            Settings::load(self.config.as_deref(), std::env::vars()).map_err(|error| format!("{error}\n"))?;
-        let environment = |name: &str| std::env::var(name).ok();
-        let defaults = defaults(&settings, self.config.as_deref(), &environment)?;
+            Settings::load(self.config.as_deref(), variables).map_err(|error| format!("{error}\n"))?;
+        if let Some(token) = &settings.http.token {
+            let mut secrets = Secrets::default();
+            secrets.add(token.reveal());
+            secrets::learn(&secrets);
+        }
+        let defaults = defaults(&settings, self.config.as_deref())?;
         let mut mistakes = String::new();
         let (files, directory) = self.files(&settings, &mut mistakes);
         let mut pipelines: Vec<Pipeline> = vec![];
@@ -63,7 +74,11 @@ impl Inputs {
                     continue;
                 }
             };
-            match compile(&name, &text, &defaults, &environment) {
+            let compiled = compile(&name, &text, &defaults, &Surroundings);
+            if let Ok(plan) = &compiled {
+                secrets::learn(&plan.secrets);
+            }
+            match compiled {
                 Ok(plan) => match pipelines.iter().find(|other| other.plan.pipeline == plan.pipeline) {
                     Some(other) => mistakes.push_str(&format!(
                         "{name}: pipeline `{}` is in {} too: they would fence each other\n",
@@ -104,6 +119,39 @@ impl Inputs {
     }
 }
 
+/// What `${…}` refers to: the process's environment, the machine's files, and the credentials that the service manager passed.
+pub struct Surroundings;
+
+impl Environment for Surroundings {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        read_value(Path::new(path))
+    }
+
+    fn credential(&self, name: &str) -> Result<String, String> {
+        match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(directory) => read_value(&Path::new(&directory).join(name)),
+            None => Err("no credentials were passed ($CREDENTIALS_DIRECTORY is not set)".to_owned()),
+        }
+    }
+}
+
+fn read_value(path: &Path) -> Result<String, String> {
+    let said = |error: std::io::Error| error.to_string();
+    // Opening a pipe would wait for its writer.
+    let about = std::fs::metadata(path).map_err(said)?;
+    if !about.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if about.len() > MOST_BYTES {
+        return Err(format!("it has {} bytes, and at most {MOST_BYTES} make a value", about.len()));
+    }
+    String::from_utf8(std::fs::read(path).map_err(said)?).map_err(|_| "it is no UTF-8 text".to_owned())
+}
+
 /// The pipelines of a directory, by name. Its directories are not looked into, and hidden files not read: editors leave such behind, and
 /// mounted volumes keep older versions in them.
 fn directory_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -122,14 +170,10 @@ fn directory_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// The sections of a pipeline that the daemon's settings hold. They went through the settings file and the environment, so that
 /// their mistakes point into what came of both.
-fn defaults(
-    settings: &Settings,
-    config: Option<&Path>,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<Defaults, String> {
+fn defaults(settings: &Settings, config: Option<&Path>) -> Result<Defaults, String> {
     let file = config.unwrap_or(Path::new(settings::DEFAULT_FILE));
     let sections = serde_json::to_string_pretty(&settings.defaults).map_err(|error| format!("{error}\n"))?;
-    read_defaults(&format!("{} (defaults)", file.display()), &sections, environment)
+    read_defaults(&format!("{} (defaults)", file.display()), &sections, &Surroundings)
         .map_err(|diagnostics| diagnostics.to_string())
 }
 

@@ -48,6 +48,8 @@ pub struct Context {
     pub memory_share: u64,
     /// Figures for `/metrics`.
     pub metrics: Arc<PipelineMetrics>,
+    /// Counts up as long as the driver gets on.
+    pub pulse: AtomicU64,
     instance: String,
     host: String,
     started_ms: i64,
@@ -86,6 +88,7 @@ impl Context {
             instance: format!("{host}/{}", std::process::id()),
             host,
             started_ms: wall_clock_ms(),
+            pulse: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             ends: Mutex::new(None),
             metrics,

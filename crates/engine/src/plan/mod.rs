@@ -17,7 +17,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, SchemaRef};
 use onceflow_protocol::WindowSpec;
 
-use crate::diagnostics::is_secret;
+use crate::diagnostics::Secrets;
 use crate::expr::Expr;
 
 /// A whole pipeline.
@@ -28,6 +28,8 @@ pub struct Plan {
     /// Plans of the same version that differ in it come from files (or defaults) that say something else. Not durable: the next version
     /// may compute it otherwise.
     pub fingerprint: u64,
+    /// Values in it that may not be shown, of files and credentials and of properties that hold a password.
+    pub secrets: Secrets,
     /// How to reach the cluster.
     pub kafka: Kafka,
     /// Sources by name order of the file.
@@ -50,7 +52,7 @@ pub struct Plan {
     pub state: State,
 }
 
-/// `kafka:`. Printed for debugging it hides the values of properties that may hold secrets.
+/// `kafka:`. Printed for debugging it hides the values of properties: any of them may be a secret.
 #[derive(Clone, Hash)]
 pub struct Kafka {
     /// `bootstrap.servers`.
@@ -61,13 +63,10 @@ pub struct Kafka {
 
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shown = |(name, value): (&String, &String)| {
-            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
-        };
-        let properties: BTreeMap<String, String> = self.properties.iter().map(shown).collect();
+        let names: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
-            .field("properties", &properties)
+            .field("properties", &names)
             .finish()
     }
 }

@@ -156,6 +156,7 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
     Plan {
         pipeline: "test".into(),
         fingerprint: 0,
+        secrets: Default::default(),
         kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new() },
         sources,
         steps,

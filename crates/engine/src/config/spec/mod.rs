@@ -101,8 +101,8 @@ pub struct Spec {
     pub state: State,
 }
 
-/// `kafka`: what the file or the daemon's defaults say of it.
-#[derive(Clone, Debug, Default)]
+/// `kafka`: what the file or the daemon's defaults say of it. Printed for debugging it hides the values of properties.
+#[derive(Clone, Default)]
 pub struct Kafka {
     /// `bootstrap_servers`.
     pub bootstrap_servers: Option<String>,
@@ -110,6 +110,18 @@ pub struct Kafka {
     pub properties: Vec<(String, String)>,
     /// Whether the above has mistakes.
     pub invalid: bool,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.properties.iter().map(|(name, _)| name).collect();
+        let Kafka { bootstrap_servers, invalid, .. } = self;
+        f.debug_struct("Kafka")
+            .field("bootstrap_servers", bootstrap_servers)
+            .field("properties", &names)
+            .field("invalid", invalid)
+            .finish()
+    }
 }
 
 /// `checkpoint`: what the file or the daemon's defaults say of it; fields as in [`crate::plan::Checkpoint`].
@@ -280,6 +292,7 @@ pub fn defaults(root: &Node, found: &mut Vec<Diagnostic>) -> Option<super::Defau
         checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
         restart: settings::restart(fields.get("restart"), found).map(|restart| restart.value),
         state: settings::state(fields.get("state"), found),
+        secrets: Default::default(),
     };
     fields.finish(found);
     Some(defaults)
