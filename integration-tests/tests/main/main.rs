@@ -14,6 +14,8 @@ mod http;
 mod kill_points;
 mod kills;
 mod refusals;
+mod reload;
 mod secrets;
+mod service;
 mod stateless;
 mod transactions;
