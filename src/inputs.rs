@@ -8,6 +8,7 @@ use onceflow_engine::config::{Defaults, Environment, compile, read_defaults};
 use onceflow_engine::diagnostics::Secrets;
 use onceflow_engine::plan::Plan;
 
+use crate::kafka;
 use crate::secrets;
 use crate::settings::{self, Settings};
 
@@ -85,7 +86,14 @@ impl Inputs {
                         plan.pipeline,
                         other.file.display()
                     )),
-                    None => pipelines.push(Pipeline { file, plan: Arc::new(plan) }),
+                    None => {
+                        // A reload that finds them only on starting would have stopped what runs.
+                        for (property, reason) in kafka::check(&plan.kafka.properties) {
+                            let reason = secrets::mask(&reason).into_owned();
+                            mistakes.push_str(&format!("{name}: Kafka property `{property}`: {reason}\n"));
+                        }
+                        pipelines.push(Pipeline { file, plan: Arc::new(plan) })
+                    }
                 },
                 Err(diagnostics) => mistakes.push_str(&diagnostics.to_string()),
             }
@@ -227,13 +235,21 @@ mod tests {
     #[test]
     fn every_mistake_of_every_file_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        for (file, text) in
-            [("a.yaml", pipeline("p")), ("b.yaml", pipeline("p")), ("c.yaml", "pipeline: A".to_owned())]
-        {
+        for (file, text) in [
+            ("a.yaml", pipeline("p")),
+            ("b.yaml", pipeline("p")),
+            ("c.yaml", "pipeline: A".to_owned()),
+            ("d.yaml", pipeline("d").replace("\"k:1\"", "\"k:1\", properties: { linger.ms: soon }")),
+        ] {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
         let mistakes = inputs(dir.path(), &["", "absent.yaml"]).load().unwrap_err();
-        for told in ["b.yaml: pipeline `p` is in", "c.yaml:1:11:", "absent.yaml: cannot be read"] {
+        for told in [
+            "b.yaml: pipeline `p` is in",
+            "c.yaml:1:11:",
+            "d.yaml: Kafka property `linger.ms`",
+            "absent.yaml: cannot be read",
+        ] {
             assert!(mistakes.contains(told), "{mistakes}");
         }
         let nothing = inputs(dir.path(), &[]).load().unwrap_err();

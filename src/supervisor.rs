@@ -563,8 +563,15 @@ mod tests {
             write(&fixture.dir, "failed", "");
             let broken = fixture.dir.path().join("failed.yaml");
             let good = std::fs::read_to_string(&broken).unwrap();
-            std::fs::write(&broken, good.replacen("\" }\n", "\", properties: { linger.ms: soon } }\n", 1))
-                .unwrap();
+            std::fs::write(
+                &broken,
+                good.replacen(
+                    "\" }\n",
+                    "\", properties: { security.protocol: ssl, ssl.ca.location: /nowhere.pem } }\n",
+                    1,
+                ),
+            )
+            .unwrap();
             let supervisor = &fixture.supervisor;
             assert_eq!(supervisor.reload().await.unwrap().started, ["failed"]);
             assert!(matches!(supervisor.end_of("failed").await, Some(Outcome::Failed(_))));
