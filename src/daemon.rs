@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::http::{App, HttpServer};
 use crate::inputs::{Inputs, Loaded};
 use crate::metrics::Metrics;
+use crate::service_manager;
 use crate::supervisor::{Mode, Supervisor};
 
 /// Exit code for bad data under `on_error: fail` (EX_DATAERR).
@@ -39,6 +40,8 @@ pub fn run(inputs: Inputs, loaded: Loaded, mode: Mode) -> anyhow::Result<u8> {
     let signals = runtime.block_on(async { Signals::new() })?;
     let supervisor = Supervisor::start(inputs, loaded, mode, metrics.clone())?;
     runtime.spawn(server.serve(App { supervisor: supervisor.clone(), metrics }, std::future::pending()));
+    runtime.spawn(service_manager::keep_informed(supervisor.clone()));
+    service_manager::ready();
     let outcomes = runtime.block_on(wait(supervisor, signals));
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(outcomes.iter().map(exit_code).fold(0, worse))
@@ -80,6 +83,7 @@ async fn wait(supervisor: Supervisor, mut signals: Signals) -> Vec<Outcome> {
 }
 
 fn stop(supervisor: &Supervisor) {
+    service_manager::stopping();
     tracing::info!("stopping: a final checkpoint, then the end");
     supervisor.close();
 }

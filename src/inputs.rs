@@ -4,14 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onceflow_engine::config::{Defaults, compile, read_defaults};
+use onceflow_engine::config::{Defaults, Environment, compile, read_defaults};
+use onceflow_engine::diagnostics::Secrets;
 use onceflow_engine::plan::Plan;
 
+use crate::kafka;
 use crate::pipeline::Names;
+use crate::secrets;
 use crate::settings::{self, Settings};
 
 /// Endings of the files that count in a directory.
 const ENDINGS: [&str; 2] = ["yaml", "yml"];
+
+/// Largest file that `${file:…}` takes for a value.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Where everything is read from.
 #[derive(Clone, Debug, Default)]
@@ -48,10 +54,16 @@ impl Inputs {
     /// # Errors
     /// Every mistake in any of the files, for people, with a newline at the end.
     pub fn load(&self) -> Result<Loaded, String> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let settings =
-            Settings::load(self.config.as_deref(), std::env::vars()).map_err(|error| format!("{error}\n"))?;
-        let environment = |name: &str| std::env::var(name).ok();
-        let defaults = defaults(&settings, self.config.as_deref(), &environment)?;
+            Settings::load(self.config.as_deref(), variables).map_err(|error| format!("{error}\n"))?;
+        if let Some(token) = &settings.http.token {
+            let mut secrets = Secrets::default();
+            secrets.add(token.reveal());
+            secrets::learn(&secrets);
+        }
+        let defaults = defaults(&settings, self.config.as_deref())?;
         let mut mistakes = String::new();
         let (files, directory) = self.files(&settings, &mut mistakes);
         let mut pipelines: Vec<Pipeline> = vec![];
@@ -64,14 +76,26 @@ impl Inputs {
                     continue;
                 }
             };
-            match compile(&name, &text, &defaults, &environment) {
+            let compiled = compile(&name, &text, &defaults, &Surroundings);
+            if let Ok(plan) = &compiled {
+                secrets::learn(&plan.secrets);
+            }
+            match compiled {
                 Ok(plan) => {
-                    match pipelines.iter().find_map(|other| same(other, &plan, &settings.namespace)) {
-                        Some((what, other)) => mistakes.push_str(&format!(
+                    if let Some((what, other)) =
+                        pipelines.iter().find_map(|other| same(other, &plan, &settings.namespace))
+                    {
+                        mistakes.push_str(&format!(
                             "{name}: {what} is in {other} too: they would fence each other\n"
-                        )),
-                        None => pipelines.push(Pipeline { file, plan: Arc::new(plan) }),
+                        ));
+                        continue;
                     }
+                    // A reload that finds them only on starting would have stopped what runs.
+                    for (property, reason) in kafka::check(&plan.kafka.properties) {
+                        let reason = secrets::mask(&reason).into_owned();
+                        mistakes.push_str(&format!("{name}: Kafka property `{property}`: {reason}\n"));
+                    }
+                    pipelines.push(Pipeline { file, plan: Arc::new(plan) });
                 }
                 Err(diagnostics) => mistakes.push_str(&diagnostics.to_string()),
             }
@@ -120,6 +144,39 @@ fn same(other: &Pipeline, plan: &Plan, namespace: &str) -> Option<(String, Strin
     Some((what, other.file.display().to_string()))
 }
 
+/// What `${…}` refers to: the process's environment, the machine's files, and the credentials that the service manager passed.
+pub struct Surroundings;
+
+impl Environment for Surroundings {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        read_value(Path::new(path))
+    }
+
+    fn credential(&self, name: &str) -> Result<String, String> {
+        match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(directory) => read_value(&Path::new(&directory).join(name)),
+            None => Err("no credentials were passed ($CREDENTIALS_DIRECTORY is not set)".to_owned()),
+        }
+    }
+}
+
+fn read_value(path: &Path) -> Result<String, String> {
+    let said = |error: std::io::Error| error.to_string();
+    // Opening a pipe would wait for its writer.
+    let about = std::fs::metadata(path).map_err(said)?;
+    if !about.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if about.len() > MOST_BYTES {
+        return Err(format!("it has {} bytes, and at most {MOST_BYTES} make a value", about.len()));
+    }
+    String::from_utf8(std::fs::read(path).map_err(said)?).map_err(|_| "it is no UTF-8 text".to_owned())
+}
+
 /// The pipelines of a directory, by name. Its directories are not looked into, and hidden files not read: editors leave such behind, and
 /// mounted volumes keep older versions in them.
 fn directory_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -138,14 +195,10 @@ fn directory_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// The sections of a pipeline that the daemon's settings hold. They went through the settings file and the environment, so that
 /// their mistakes point into what came of both.
-fn defaults(
-    settings: &Settings,
-    config: Option<&Path>,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<Defaults, String> {
+fn defaults(settings: &Settings, config: Option<&Path>) -> Result<Defaults, String> {
     let file = config.unwrap_or(Path::new(settings::DEFAULT_FILE));
     let sections = serde_json::to_string_pretty(&settings.defaults).map_err(|error| format!("{error}\n"))?;
-    read_defaults(&format!("{} (defaults)", file.display()), &sections, environment)
+    read_defaults(&format!("{} (defaults)", file.display()), &sections, &Surroundings)
         .map_err(|diagnostics| diagnostics.to_string())
 }
 
@@ -199,13 +252,21 @@ mod tests {
     #[test]
     fn every_mistake_of_every_file_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        for (file, text) in
-            [("a.yaml", pipeline("p")), ("b.yaml", pipeline("p")), ("c.yaml", "pipeline: A".to_owned())]
-        {
+        for (file, text) in [
+            ("a.yaml", pipeline("p")),
+            ("b.yaml", pipeline("p")),
+            ("c.yaml", "pipeline: A".to_owned()),
+            ("d.yaml", pipeline("d").replace("\"k:1\"", "\"k:1\", properties: { linger.ms: soon }")),
+        ] {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
         let mistakes = inputs(dir.path(), &["", "absent.yaml"]).load().unwrap_err();
-        for told in ["b.yaml: pipeline `p` is in", "c.yaml:1:11:", "absent.yaml: cannot be read"] {
+        for told in [
+            "b.yaml: pipeline `p` is in",
+            "c.yaml:1:11:",
+            "d.yaml: Kafka property `linger.ms`",
+            "absent.yaml: cannot be read",
+        ] {
             assert!(mistakes.contains(told), "{mistakes}");
         }
         let nothing = inputs(dir.path(), &[]).load().unwrap_err();

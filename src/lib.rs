@@ -9,6 +9,8 @@ mod inputs;
 mod kafka;
 mod metrics;
 mod pipeline;
+mod secrets;
+mod service_manager;
 mod settings;
 mod state;
 mod storage;

@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
+use onceflow_engine::config::substitute;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::inputs::Surroundings;
 use crate::storage::check_component;
 
 /// Where the settings are looked for if nobody says otherwise; they need not be there.
@@ -86,6 +88,11 @@ pub enum LogFormat {
 pub struct Secret(String);
 
 impl Secret {
+    /// Itself, for whoever has to mask it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `given` is it. How long that takes tells nothing about where they differ.
     pub fn is(&self, given: &[u8]) -> bool {
         let own = self.0.as_bytes();
@@ -176,13 +183,17 @@ impl Settings {
             .partition(|(name, _)| name.starts_with("ONCEFLOW_DEFAULTS__"));
         let environment =
             || Environment::with_prefix("ONCEFLOW").prefix_separator("_").separator("__").ignore_empty(true);
-        let settings: Settings = Config::builder()
+        let mut settings: Settings = Config::builder()
             .add_source(File::from(path).format(FileFormat::Yaml).required(required))
             .add_source(environment().source(Some(own)))
             .add_source(environment().source(Some(defaults)).try_parsing(true))
             .build()
             .and_then(Config::try_deserialize)
             .map_err(|error| SettingsError(error.to_string()))?;
+        if let Some(Secret(token)) = &mut settings.http.token {
+            (*token, _) = substitute("http.token", token, &Surroundings)
+                .map_err(|diagnostics| SettingsError(diagnostics.to_string()))?;
+        }
         if settings.http.token.as_ref().is_some_and(|token| token.0.is_empty()) {
             return Err(SettingsError("http.token: it is empty".to_owned()));
         }

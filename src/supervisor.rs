@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crossbeam_channel::{Sender, bounded};
 use onceflow_engine::plan::Plan;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use crate::inputs::{Inputs, Loaded, Pipeline};
 use crate::metrics::Metrics;
 use crate::pipeline::{Context, Driver, PipelineStatus, Request, Status, Statuses, said};
+use crate::service_manager;
 use crate::settings::Settings;
 
 /// Requests that a pipeline has not looked at yet; more of them would say nothing new.
@@ -110,6 +112,8 @@ struct Supervised {
     file: PathBuf,
     plan: Arc<Plan>,
     requests: Sender<Request>,
+    /// Dropped by its driver at the end.
+    context: Weak<Context>,
     /// Set once it has ended.
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -160,6 +164,16 @@ impl Supervisor {
         self.shared.statuses.all()
     }
 
+    /// A number for each pipeline that has not ended, which is another one as long as its driver gets on.
+    pub fn pulses(&self) -> BTreeMap<String, u64> {
+        let table = self.table();
+        let alive = table.pipelines.iter().filter(|(_, supervised)| supervised.outcome.borrow().is_none());
+        let pulse = |(name, supervised): (&String, &Supervised)| {
+            supervised.context.upgrade().map(|context| (name.clone(), context.pulse.load(Relaxed)))
+        };
+        alive.filter_map(pulse).collect()
+    }
+
     /// Asks every pipeline to stop with a final checkpoint, and starts none any more. Does not wait.
     pub fn close(&self) {
         let mut table = self.table();
@@ -204,6 +218,15 @@ impl Supervisor {
 
     async fn read_and_change(&self) -> Result<Reloaded, ReloadError> {
         let _one_at_a_time = self.shared.reload.lock().await;
+        service_manager::reloading();
+        let done = self.read_and_change_now().await;
+        if !self.table().closing {
+            service_manager::ready();
+        }
+        done
+    }
+
+    async fn read_and_change_now(&self) -> Result<Reloaded, ReloadError> {
         let inputs = self.shared.inputs.clone();
         let loaded = tokio::task::spawn_blocking(move || inputs.load()).await;
         let loaded = loaded.unwrap_or_else(|error| Err(format!("reading failed: {error}\n")));
@@ -316,9 +339,12 @@ impl Supervisor {
         let (requests, inbox) = bounded(REQUESTS);
         let (ended, outcome) = watch::channel(None);
         let (namespace, until_end) = (&shared.settings.namespace, shared.mode.until_end);
+        let mut running = Weak::new();
         match Context::new(plan.clone(), namespace, until_end, metrics.clone()) {
             Ok(context) => {
-                let (driver, name) = (Driver::new(Arc::new(context), status, inbox), name.clone());
+                let context = Arc::new(context);
+                running = Arc::downgrade(&context);
+                let (driver, name) = (Driver::new(context, status, inbox), name.clone());
                 let changes = shared.changes.clone();
                 std::thread::Builder::new().name(format!("driver-{name}")).spawn(move || {
                     ended.send_replace(Some(watch_over(&name, &fate, move || driver.run())));
@@ -332,7 +358,7 @@ impl Supervisor {
                 ended.send_replace(Some(end));
             }
         }
-        table.pipelines.insert(name, Supervised { file, plan, requests, outcome });
+        table.pipelines.insert(name, Supervised { file, plan, requests, context: running, outcome });
         Ok(())
     }
 
@@ -537,8 +563,15 @@ mod tests {
             write(&fixture.dir, "failed", "");
             let broken = fixture.dir.path().join("failed.yaml");
             let good = std::fs::read_to_string(&broken).unwrap();
-            std::fs::write(&broken, good.replacen("\" }\n", "\", properties: { linger.ms: soon } }\n", 1))
-                .unwrap();
+            std::fs::write(
+                &broken,
+                good.replacen(
+                    "\" }\n",
+                    "\", properties: { security.protocol: ssl, ssl.ca.location: /nowhere.pem } }\n",
+                    1,
+                ),
+            )
+            .unwrap();
             let supervisor = &fixture.supervisor;
             assert_eq!(supervisor.reload().await.unwrap().started, ["failed"]);
             assert!(matches!(supervisor.end_of("failed").await, Some(Outcome::Failed(_))));

@@ -1,6 +1,6 @@
 //! Logs: where they go and what a line looks like.
 //!
-//! Lines go to standard error, so that what a command prints can be piped. `RUST_LOG`, if set, replaces `log.level`, and may
+//! Lines go to standard error, without any secret that is [known](crate::secrets), so that what a command prints can be piped. `RUST_LOG`, if set, replaces `log.level`, and may
 //! set the level of single modules.
 
 use std::io::{IsTerminal, stderr};
@@ -8,6 +8,7 @@ use std::io::{IsTerminal, stderr};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::secrets::MaskedLog;
 use crate::settings::{Log, LogFormat, LogLevel};
 
 /// Starts logging for the rest of the process. Called once.
@@ -23,7 +24,7 @@ pub fn start(log: Log) -> anyhow::Result<()> {
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(stderr)
+        .with_writer(move || MaskedLog { json: log.format == LogFormat::Json })
         .with_ansi(stderr().is_terminal());
     let started = match log.format {
         LogFormat::Text => lines.with_target(false).try_init(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::http::{Response, free_port, get};
+use crate::http::{Response, ask, free_port, get};
 use crate::kafka::unique;
 use crate::scenario::Scenario;
 
@@ -44,7 +44,14 @@ impl Daemon {
     pub fn start(scenario: &Scenario, file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let log = scenario.dir().join(unique("daemon") + ".log");
         let output = File::create(&log).unwrap();
-        Self::spawn(file, arguments, environment, log, output.into())
+        Self::spawn(Some(file), arguments, environment, log, output.into())
+    }
+
+    /// `onceflow run ARGUMENTS…`, where the settings say what to run.
+    pub fn without_files(scenario: &Scenario, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let log = scenario.dir().join(unique("daemon") + ".log");
+        let output = File::create(&log).unwrap();
+        Self::spawn(None, arguments, environment, log, output.into())
     }
 
     /// `onceflow run FILE`, whose log takes the way through another process: so that [`Daemon::limit_files`] concerns all other files.
@@ -54,22 +61,22 @@ impl Daemon {
         copy.stdin(Stdio::piped()).stdout(File::create(&log).unwrap());
         // It ends with the last writer of the pipe.
         let pipe = copy.spawn().unwrap().stdin.take().unwrap();
-        Self::spawn(file, &[], &[], log, OwnedFd::from(pipe))
+        Self::spawn(Some(file), &[], &[], log, OwnedFd::from(pipe))
     }
 
     fn spawn(
-        file: &Path,
+        file: Option<&Path>,
         arguments: &[&str],
         environment: &[(&str, &str)],
         log: PathBuf,
         output: OwnedFd,
     ) -> Self {
-        let address = format!("127.0.0.1:{}", free_port());
+        let mut address = format!("127.0.0.1:{}", free_port());
         let mut command = onceflow();
         command
             .arg("run")
             .args(arguments)
-            .arg(file)
+            .args(file)
             .env("ONCEFLOW_HTTP__LISTEN", &address)
             .env("ONCEFLOW_LOG__LEVEL", "info")
             .envs(environment.iter().copied())
@@ -88,6 +95,9 @@ impl Daemon {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             });
+        }
+        if let Some((_, listen)) = environment.iter().find(|(name, _)| *name == "ONCEFLOW_HTTP__LISTEN") {
+            address = listen.replace("0.0.0.0", "127.0.0.1");
         }
         let child = command.spawn().unwrap();
         Self { child, address, log, status: None }
@@ -213,6 +223,11 @@ impl Daemon {
     /// Asks its HTTP; `None` while it does not listen.
     pub fn get(&self, path: &str) -> Option<Response> {
         get(&self.address, path).ok()
+    }
+
+    /// Sends it a request with further headers; `None` while it does not listen. A reload may take as long as its checkpoints.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Option<Response> {
+        ask(&self.address, method, path, headers, PATIENCE).ok()
     }
 
     /// The sum of a metric over all its series whose labels hold every text of `labels`; `None` if there is no such series.

@@ -1,4 +1,4 @@
-//! One GET over a plain socket: enough for probes and metrics, and no client library whose retries could hide a failure.
+//! One request over a plain socket: enough for probes and metrics, and no client library whose retries could hide a failure.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,14 +17,31 @@ pub struct Response {
 
 /// Asks `address` for `path`. Fails when nobody listens, or when no whole answer comes within five seconds.
 pub fn get(address: &str, path: &str) -> Result<Response> {
+    ask(address, "GET", path, &[], Duration::from_secs(5))
+}
+
+/// Sends a request without a body. `headers` go before those that a client would send by itself.
+pub fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    patience: Duration,
+) -> Result<Response> {
     let malformed = |what: &str| Error::new(ErrorKind::InvalidData, what.to_owned());
     let address: SocketAddr = address.parse().map_err(|_| malformed("not an address"))?;
-    let patience = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     // HTTP/1.0: the server closes the connection after the body and does not send it in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n")?;
+    let mut request = format!("{method} {path} HTTP/1.0\r\nAccept: */*\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        request += &format!("Host: {address}\r\n");
+    }
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    write!(stream, "{request}\r\n")?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -5,6 +5,7 @@
 
 mod api;
 mod guard;
+mod mask;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -66,6 +67,7 @@ impl HttpServer {
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(async |State(app): State<App>| readiness(&app.supervisor.list())))
             .nest("/api/v1", api::routes())
+            .layer(axum::middleware::from_fn(mask::mask))
             .layer(axum::middleware::from_fn_with_state(Arc::new(self.guard), guard::guard))
             .with_state(app);
         axum::serve(self.listener, routes).with_graceful_shutdown(stop).await

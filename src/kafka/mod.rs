@@ -60,6 +60,6 @@ pub use control_reader::{ControlReader, ControlRecord, Fate, Newest, Until};
 pub use control_topic::ControlTopic;
 pub use errors::KafkaError;
 pub use producer::{OutRecord, SendError, TopicRef, TransactionalProducer};
-pub use properties::{Connection, Isolation, ProducerSettings};
+pub use properties::{Connection, Isolation, ProducerSettings, check};
 pub use reader::{PartitionQueue, Reader};
 pub use topic_limits::TopicLimits;

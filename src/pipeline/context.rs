@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use onceflow_engine::plan::{Plan, Source, Stream};
+use onceflow_engine::plan::{self, Plan, Source, Stream};
 use onceflow_protocol::coordinator::{Restart, Settings, TimeInput, WindowedStep};
 use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
@@ -55,6 +55,8 @@ pub struct Context {
     pub memory_share: u64,
     /// Figures for `/metrics`.
     pub metrics: Arc<PipelineMetrics>,
+    /// Counts up as long as the driver gets on.
+    pub pulse: AtomicU64,
     instance: String,
     host: String,
     started_ms: i64,
@@ -106,6 +108,7 @@ impl Context {
             instance: format!("{host}/{}", std::process::id()),
             host,
             started_ms: wall_clock_ms(),
+            pulse: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             ends: Mutex::new(None),
             metrics,
@@ -249,7 +252,16 @@ fn settings(plan: &Plan, transactional_id: String, until_end: bool) -> Settings 
         tolerable_failures: checkpoint.tolerable_failures,
         retained: checkpoint.retained,
         until_end,
-        restart: Restart { initial_ms: ms(plan.restart.initial), max_ms: ms(plan.restart.max) },
+        restart: match plan.restart {
+            plan::Restart::None => Restart::None,
+            plan::Restart::Fixed { attempts, delay } => Restart::Fixed { attempts, delay_ms: ms(delay) },
+            plan::Restart::Exponential { initial, max } => {
+                Restart::Exponential { initial_ms: ms(initial), max_ms: ms(max) }
+            }
+            plan::Restart::FailureRate { failures, per, delay } => {
+                Restart::FailureRate { failures, per_ms: ms(per), delay_ms: ms(delay) }
+            }
+        },
     }
 }
 

@@ -85,6 +85,7 @@ impl Driver {
     pub fn run(mut self) -> Outcome {
         self.handle(Event::Start);
         loop {
+            self.context.pulse.fetch_add(1, Relaxed);
             if let Some(outcome) = self.outcome.take() {
                 self.story.ended(&outcome);
                 self.status.ended(&outcome);
@@ -224,6 +225,7 @@ impl Driver {
         if self.coordinator.phase() == Phase::Ended {
             let deadline = Instant::now() + FAREWELL;
             while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+                self.context.pulse.fetch_add(1, Relaxed);
                 std::thread::sleep(Duration::from_millis(2));
             }
         }

@@ -193,7 +193,9 @@ impl Story {
                         self.failed(ErrorKind::Retry, before, "it did not find what was just committed")
                     }
                 }
-                if before != Phase::Looking {
+                if coordinator.gives_up() {
+                    tracing::warn!(pipeline, "the restart strategy gives up");
+                } else if before != Phase::Looking {
                     tracing::info!(
                         pipeline,
                         "everything of this run is thrown away; starting again after a pause"
@@ -231,7 +233,11 @@ impl Story {
                 )
             }
             Outcome::Failed(failure) => {
-                tracing::error!(pipeline, kind = %failure.kind, reason = failure.message, "failed; a restart would fail again")
+                let why = match failure.kind.restartable() {
+                    true => "its restart strategy gives up",
+                    false => "a restart would fail again",
+                };
+                tracing::error!(pipeline, kind = %failure.kind, reason = failure.message, "failed; {why}")
             }
             Outcome::Refused(reason) => tracing::error!(pipeline, reason, "refused to start"),
         }

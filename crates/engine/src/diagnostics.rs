@@ -16,7 +16,7 @@ mod secrets;
 
 use std::fmt;
 
-pub use secrets::is_secret;
+pub use secrets::{Secrets, is_secret};
 
 /// A range of bytes of the file, `start..end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +63,8 @@ codes! {
     BadVariable = "E0006",
     /// A variable of the environment that is not set.
     UnsetVariable = "E0007",
+    /// A file or a credential that cannot be read.
+    UnreadableValue = "E0008",
     /// A map, a list or a text where something else belongs.
     WrongType = "E0101",
     /// A required key is missing.
@@ -168,6 +170,16 @@ impl Diagnostic {
     pub fn hint(mut self, hint: impl Into<String>) -> Diagnostic {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same with other texts.
+    pub fn map_texts(self, map: impl Fn(&str) -> String) -> Diagnostic {
+        Diagnostic {
+            message: map(&self.message),
+            label: self.label.as_deref().map(&map),
+            hint: self.hint.as_deref().map(&map),
+            ..self
+        }
     }
 
     /// The same, with the nearest of `names` as label, if one is near `wrong`.

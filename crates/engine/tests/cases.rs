@@ -38,7 +38,7 @@ fn check(name: &str) {
     let (pipeline, rest) = text.split_once("=== input\n").expect("no input");
     let (input, expected) = rest.split_once("=== output\n").expect("no output");
     for mode in modes() {
-        let plan = config::compile(name, pipeline, &Defaults::default(), &|_| None)
+        let plan = config::compile(name, pipeline, &Defaults::default(), &|_: &str| None)
             .unwrap_or_else(|found| panic!("\n{found}"));
         let found = match Run::new(plan, mode).run(input) {
             Ok(output) => output,

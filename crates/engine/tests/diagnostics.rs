@@ -1,13 +1,32 @@
 //! What is said about mistakes: each file of `diagnostics/` with everything that is printed for it, and damaged files by the
 //! thousand, for which nothing matters but that something is said.
 
-use onceflow_engine::config::{self, Defaults};
+use onceflow_engine::config::{self, Defaults, Environment};
 
-fn environment(name: &str) -> Option<String> {
-    match name {
-        "TOPIC" => Some("from-the-environment".to_owned()),
-        "EMPTY" => Some(String::new()),
-        _ => None,
+/// A few variables, one file and one credential.
+struct Surroundings;
+
+impl Environment for Surroundings {
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "TOPIC" => Some("from-the-environment".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &str) -> Result<String, String> {
+        match path {
+            "/run/secret" => Ok("dont-tell 8f3a\n".to_owned()),
+            _ => Err("no such file".to_owned()),
+        }
+    }
+
+    fn credential(&self, name: &str) -> Result<String, String> {
+        match name {
+            "secret" => Ok("dont_tell(7)".to_owned()),
+            _ => Err("no such credential".to_owned()),
+        }
     }
 }
 
@@ -30,7 +49,8 @@ fn golden() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(&path).unwrap();
             let found =
-                config::compile(&name, &text, &Defaults::default(), &environment).map(|_| ()).unwrap_err();
+                config::compile(&name, &text, &Defaults::default(), &Surroundings).map(|_| ()).unwrap_err();
+            assert!(!found.to_string().contains("tell"), "a secret: {found}");
             insta::assert_snapshot!(name.trim_end_matches(".yaml"), found.to_string());
         }
     });
@@ -58,7 +78,7 @@ fn no_text_makes_the_compiler_panic() {
     for text in [include_str!("pipelines/orders-per-user.yaml"), include_str!("pipelines/orders-clean.yaml")]
     {
         for text in damaged(text) {
-            if let Err(found) = config::compile("f", &text, &Defaults::default(), &environment) {
+            if let Err(found) = config::compile("f", &text, &Defaults::default(), &Surroundings) {
                 assert!(found.iter().next().is_some(), "refused without a word:\n{text}");
                 assert!(found.to_string().starts_with("f:"));
             }

@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use onceflow_engine::config::{self, Defaults};
-use onceflow_engine::plan::{EventTimeFrom, Headers, Key, OnError, Plan, Stream, UnknownFields};
+use onceflow_engine::plan::{EventTimeFrom, Headers, Key, OnError, Plan, Restart, Stream, UnknownFields};
 
 const PER_USER: &str = include_str!("pipelines/orders-per-user.yaml");
 const EXAMPLE_CLEAN: &str = include_str!("../../../config/examples/orders-clean.yaml");
 const CLEAN: &str = include_str!("pipelines/orders-clean.yaml");
 
 fn defaults() -> Defaults {
-    config::read_defaults("onceflow.yaml", "kafka: { bootstrap_servers: \"broker:1234\" }", &|_| None)
+    config::read_defaults("onceflow.yaml", "kafka: { bootstrap_servers: \"broker:1234\" }", &|_: &str| None)
         .unwrap()
 }
 
 fn compile(text: &str) -> Plan {
-    config::compile("test.yaml", text, &defaults(), &|_| None).unwrap_or_else(|found| panic!("\n{found}"))
+    config::compile("test.yaml", text, &defaults(), &|_: &str| None)
+        .unwrap_or_else(|found| panic!("\n{found}"))
 }
 
 fn names(schema: &arrow::datatypes::Schema) -> Vec<String> {
@@ -182,8 +183,39 @@ fn secrets_do_not_show_in_debug_output() {
         "sources:",
         "kafka: { bootstrap_servers: 'a:1', properties: { sasl.password: '${PW}', client.id: x } }\nsources:",
     );
-    let plan = config::compile("f", &text, &defaults(), &|_| Some("hunter2".to_owned())).unwrap();
+    let plan = config::compile("f", &text, &defaults(), &|_: &str| Some("hunter2".to_owned())).unwrap();
     assert_eq!(plan.kafka.properties["sasl.password"], "hunter2");
     let shown = format!("{plan:?}");
     assert!(shown.contains("***") && !shown.contains("hunter2"));
+}
+
+#[test]
+fn restart_strategies_are_the_pipelines_then_the_daemons_then_the_built_in() {
+    let seconds = Duration::from_secs;
+    let fixed = |attempts, delay| Restart::Fixed { attempts, delay: seconds(delay) };
+    let exponential = |initial, max| Restart::Exponential { initial: seconds(initial), max: seconds(max) };
+    for (pipeline, daemon, expected) in [
+        ("", "", exponential(1, 60)),
+        ("restart: { initial: 2s }", "", exponential(2, 60)),
+        ("restart: { initial: 2s }", "restart: { max: 5s }", exponential(2, 5)),
+        ("", "restart: { strategy: none }", Restart::None),
+        ("restart: { strategy: none }", "restart: { max: 5s }", Restart::None),
+        ("restart: { max: 5s }", "restart: { strategy: none }", exponential(1, 5)),
+        ("restart: { strategy: fixed, attempts: 7 }", "", fixed(7, 10)),
+        ("restart: { strategy: fixed, attempts: 7 }", "restart: { strategy: fixed, delay: 2s }", fixed(7, 2)),
+        ("restart: { strategy: fixed }", "restart: { strategy: failure_rate, delay: 2s }", fixed(3, 10)),
+        (
+            "restart: { strategy: failure_rate, failures: 4, per: 1m }",
+            "",
+            Restart::FailureRate { failures: 4, per: seconds(60), delay: seconds(10) },
+        ),
+    ] {
+        let own = "pipeline: p\nsources: { in: { topics: [a], format: json, schema: { x: bigint } } }\n\
+                   sinks: { out: { from: in, topic: b, format: json } }\n";
+        let given = format!("kafka: {{ bootstrap_servers: \"k:1\" }}\n{daemon}\n");
+        let defaults = config::read_defaults("d", &given, &|_: &str| None).unwrap();
+        let plan = config::compile("p", &format!("{own}{pipeline}\n"), &defaults, &|_: &str| None)
+            .unwrap_or_else(|found| panic!("{found}"));
+        assert_eq!(plan.restart, expected, "{pipeline} over {daemon}");
+    }
 }

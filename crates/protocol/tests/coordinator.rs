@@ -20,7 +20,7 @@ fn settings() -> Settings {
         tolerable_failures: 1,
         retained: 2,
         until_end: false,
-        restart: Restart { initial_ms: 10, max_ms: 100 },
+        restart: Restart::Exponential { initial_ms: 10, max_ms: 100 },
     }
 }
 
@@ -385,6 +385,90 @@ fn delays_double_and_start_anew_after_a_quiet_time() {
     shell.event(failure(ErrorKind::EpochFailed));
     shell.pass(10);
     assert_eq!(shell.coordinator.phase(), Phase::Running);
+}
+
+/// A shell that runs with this strategy; `fail` lets the run fail and waits for what follows.
+fn restarting(restart: Restart) -> Shell {
+    Shell::started(Settings { restart, ..settings() })
+}
+
+fn fail_and_wait(shell: &mut Shell, ms: u64) -> Phase {
+    shell.event(failure(ErrorKind::EpochFailed));
+    shell.pass(ms);
+    shell.coordinator.phase()
+}
+
+#[test]
+fn no_restart_is_a_strategy() {
+    let mut shell = restarting(Restart::None);
+    assert_eq!(fail_and_wait(&mut shell, 0), Phase::Ended);
+    assert!(matches!(&shell.outcome, Some(Outcome::Failed(failure)) if failure.message == "planted"));
+
+    let mut shell = Shell::new(Settings { restart: Restart::None, ..settings() });
+    shell.silent = Some("EnsureControlTopic");
+    shell.event(Event::Start);
+    shell.event(failure(ErrorKind::Retry));
+    assert!(
+        matches!(shell.outcome, Some(Outcome::Failed(_))),
+        "nothing was claimed: there is nobody to look for"
+    );
+}
+
+#[test]
+fn fixed_attempts_are_counted_from_the_last_commit_on() {
+    let mut shell = restarting(Restart::Fixed { attempts: 2, delay_ms: 30 });
+    for round in 0..3 {
+        assert_eq!(fail_and_wait(&mut shell, 29), Phase::BackingOff);
+        shell.pass(1);
+        assert_eq!(shell.coordinator.phase(), Phase::Running);
+        assert_eq!(fail_and_wait(&mut shell, 30), Phase::Running, "round {round}");
+        shell.next_offset += 1;
+        shell.pass(100);
+        assert_eq!(shell.coordinator.phase(), Phase::Running);
+    }
+    fail_and_wait(&mut shell, 30);
+    fail_and_wait(&mut shell, 30);
+    assert_eq!(fail_and_wait(&mut shell, 0), Phase::Ended);
+}
+
+#[test]
+fn a_failure_rate_forgets_what_is_long_ago() {
+    let mut shell = restarting(Restart::FailureRate { failures: 2, per_ms: 1000, delay_ms: 5 });
+    for _ in 0..5 {
+        assert_eq!(fail_and_wait(&mut shell, 5), Phase::Running);
+        shell.now_ms += 500;
+    }
+    assert_eq!(fail_and_wait(&mut shell, 5), Phase::Running);
+    assert_eq!(fail_and_wait(&mut shell, 5), Phase::Ended, "the third within a second");
+}
+
+#[test]
+fn giving_up_never_makes_a_service_manager_fence_a_successor() {
+    for kind in [ErrorKind::Fenced, ErrorKind::EpochFailed] {
+        let mut shell = restarting(Restart::None);
+        shell.control.push(ControlRecord::Claim(claim("other")));
+        shell.event(failure(kind));
+        shell.pass(2000);
+        assert_eq!((shell.coordinator.phase(), shell.outcome), (Phase::Fenced, None), "{kind}");
+    }
+}
+
+#[test]
+fn who_was_fenced_looks_until_there_is_an_answer_before_it_gives_up() {
+    for (kind, ends) in [(ErrorKind::Fenced, false), (ErrorKind::EpochFailed, true)] {
+        let mut shell = restarting(Restart::None);
+        shell.silent = Some("LookForClaims");
+        shell.event(failure(kind));
+        shell.pass(2000);
+        assert_eq!(shell.coordinator.phase(), Phase::Looking);
+        shell.event(failure(ErrorKind::Retry));
+        assert_eq!(shell.outcome.is_some(), ends, "{kind}");
+        if !ends {
+            shell.silent = None;
+            shell.pass(2000);
+            assert!(matches!(&shell.outcome, Some(Outcome::Failed(failure)) if failure.kind == kind));
+        }
+    }
 }
 
 #[test]

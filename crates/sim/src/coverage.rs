@@ -32,6 +32,7 @@ pub const ROWS: &[&str] = &[
     "stopped with a final checkpoint",
     "bounded run complete",
     "drained",
+    "a restart strategy gave up",
     "a pass of windows was cut short",
     "an idle partition",
     "late records",

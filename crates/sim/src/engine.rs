@@ -21,7 +21,7 @@ impl Plans {
     pub fn compile() -> Plans {
         let compile = |shape: &Shape| {
             let text = pipeline(shape);
-            match config::compile("sim.yaml", &text, &Defaults::default(), &|_| None) {
+            match config::compile("sim.yaml", &text, &Defaults::default(), &|_: &str| None) {
                 Ok(plan) => Arc::new(plan),
                 Err(found) => panic!("the simulator's own pipeline is wrong:\n{found}\n{text}"),
             }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use onceflow_protocol::coordinator::{Coordinator, Effect, Event, Outcome, Phase, Settings};
+use onceflow_protocol::coordinator::{Coordinator, Effect, Event, Outcome, Phase, Restart, Settings};
 use onceflow_protocol::{ClaimId, ErrorKind};
 
 use crate::hazard::Hazard;
@@ -80,6 +80,11 @@ impl Instance {
             draining: false,
             outcome: None,
         }
+    }
+
+    /// Whether its restart strategy ever does.
+    pub fn may_give_up(&self) -> bool {
+        !matches!(self.settings.restart, Restart::Exponential { .. })
     }
 
     /// Where its coordinator stands.

@@ -110,7 +110,21 @@ fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
         tolerable_failures: rng.below(3) as u32,
         retained: rng.between(1, 3) as usize,
         until_end: bounded,
-        restart: Restart { initial_ms: 5, max_ms: 200 },
+        restart: restart(rng),
+    }
+}
+
+/// Mostly the one that never gives up.
+fn restart(rng: &mut Rng) -> Restart {
+    match rng.below(12) {
+        0 => Restart::None,
+        1 => Restart::Fixed { attempts: rng.between(1, 4) as u32, delay_ms: rng.below(50) },
+        2 => Restart::FailureRate {
+            failures: rng.between(1, 4) as u32,
+            per_ms: 5_000,
+            delay_ms: rng.below(50),
+        },
+        _ => Restart::Exponential { initial_ms: 5, max_ms: 200 },
     }
 }
 
@@ -207,6 +221,7 @@ impl World {
         self.start(false);
         for _ in 0..PATIENCE {
             self.step();
+            // One that gave up before was removed; a service manager starts another.
             match self.instances.first().and_then(|instance| instance.outcome.as_ref()) {
                 None => continue,
                 Some(Outcome::Refused(_)) => return self.outside.coverage.row(row),
@@ -328,6 +343,13 @@ impl World {
             let process = self.instances[at].process;
             match outcome {
                 Outcome::Done | Outcome::StoppedWithoutCheckpoint | Outcome::Abandoned => {
+                    self.instances.swap_remove(at);
+                }
+                // A service manager starts another.
+                Outcome::Failed(failure)
+                    if failure.kind.restartable() && self.instances[at].may_give_up() =>
+                {
+                    self.outside.coverage.row("a restart strategy gave up");
                     self.instances.swap_remove(at);
                 }
                 Outcome::Refused(_)

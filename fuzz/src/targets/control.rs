@@ -58,7 +58,7 @@ fn settings() -> Settings {
         tolerable_failures: 0,
         retained: 2,
         until_end: false,
-        restart: Restart { initial_ms: 1, max_ms: 1 },
+        restart: Restart::Exponential { initial_ms: 1, max_ms: 1 },
     }
 }
 

@@ -1,11 +1,13 @@
-//! Secrets of a pipeline's Kafka properties go to the brokers and nowhere else: not into diagnostics, logs, probes or metrics, whatever
-//! goes wrong.
+//! Secrets go where they are needed and nowhere else: not into diagnostics, logs, probes, API or metrics, whatever goes wrong. Secrets are
+//! passwords among a pipeline's Kafka properties, the API's token, and whatever comes from a file or a credential.
 
 use std::path::Path;
 
 use onceflow_integration_tests::daemon::{Daemon, onceflow};
 use onceflow_integration_tests::http::free_port;
+use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::topic::write_all;
 
 /// Stands for every secret.
 const MARKER: &str = "dont-tell-8f3a";
@@ -99,6 +101,10 @@ fn the_settings_of_the_daemon_keep_theirs_too() {
         format!("kafka: {{ properties: {{ sasl.password: [\"{MARKER}\"] }} }}"),
         format!("kafka: {{ sasl.password: {MARKER} }}"),
         format!("kafka: {{ properties: {{ sasl.password: '{MARKER} }} }}"),
+        format!("kafka: {{}}\nhttp: {{ token: '{MARKER} }}"),
+        format!("kafka: {{}}\nhttp: {{ token: [{MARKER}] }}"),
+        format!("kafka: {{}}\nhttp: {{ tokn: {MARKER} }}"),
+        format!("kafka: {{}}\nhttp: {{ token: '${{file:/nowhere}}', listen: {{ {MARKER}: 1 }} }}"),
     ]
     .iter()
     .enumerate()
@@ -160,4 +166,84 @@ fn nor_a_key_that_cannot_be_read() {
     assert_eq!(daemon.wait().code(), Some(78), "{}", daemon.log_end());
     assert!(daemon.log().contains("ssl.key.pem"), "{}", daemon.log_end());
     without_marker(&daemon.log(), "the log");
+}
+
+#[test]
+fn a_value_of_a_file_is_not_quoted_in_what_is_wrong_with_it() {
+    let scenario = Scenario::new("secret-wrong");
+    let good = std::fs::read_to_string(scenario.write_windowed(&Settings::default())).unwrap();
+    let secret = scenario.write("secret", &format!("{MARKER} (of a file)\n"));
+    let reference = format!("\"${{file:{}}}\"", secret.display());
+    for key in [
+        "interval: 100ms",
+        "timeout: 60s",
+        "memory: 256MiB",
+        "on_error: dead_letter",
+        "from: paid\n",
+        "group_by: [user_id]",
+    ] {
+        let (name, _) = key.split_once(": ").unwrap();
+        let broken = good.replacen(
+            key,
+            &format!("{name}: {reference}{}", if key.ends_with('\n') { "\n" } else { "" }),
+            1,
+        );
+        assert_ne!(broken, good, "{key}");
+        let file = scenario.write("broken.yaml", &broken);
+        let (code, text) = said("validate", &file, &[]);
+        assert_eq!(code, Some(78), "{key}: {text}");
+        without_marker(&text, key);
+        assert!(text.contains("***") && text.contains("${file:"), "{key}: {text}");
+    }
+}
+
+#[test]
+fn values_of_files_and_credentials_show_nowhere_while_all_is_well() {
+    for format in ["text", "json"] {
+        let scenario = Scenario::new("secret-values");
+        scenario.create_topics(1);
+        let topic = format!("{MARKER}.{}", scenario.name);
+        scenario.kafka.create_topic(&topic, 2);
+        let orders = Orders { records: 2_000, partitions: 2, ..Orders::default() };
+        write_all(scenario.kafka, &topic, orders.generate());
+        let secret = scenario.write("topic", &format!("{topic}\n"));
+        scenario.write("client", &format!("{MARKER}-client"));
+        let kafka = format!(
+            "kafka: {{ bootstrap_servers: \"{}\", properties: {{ client.id: \"${{credential:client}}\", debug: all }} }}",
+            scenario.kafka.bootstrap()
+        );
+        let file = write(&scenario, "pipeline.yaml", &kafka);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let file = scenario.write(
+            "pipeline.yaml",
+            &text.replace(
+                &format!("topics: [{}]", scenario.input()),
+                &format!("topics: [\"${{file:{}}}\"]", secret.display()),
+            ),
+        );
+        let credentials = scenario.dir().to_str().unwrap();
+        let environment =
+            [("RUST_LOG", "trace"), ("ONCEFLOW_LOG__FORMAT", format), ("CREDENTIALS_DIRECTORY", credentials)];
+        let mut daemon = Daemon::start(&scenario, &file, &[], &environment);
+        daemon.wait_until_ready();
+        daemon.eventually_alive("to read everything", |daemon| {
+            daemon
+                .metric("onceflow_records_in_total", &["topic=\"***\""])
+                .filter(|records| *records == 2_000.0)
+        });
+        for path in ["/metrics", "/readyz", "/healthz", "/", "/api/v1/pipelines", "/api/v1/reload"] {
+            let answer = daemon.get(path).expect("no answer");
+            without_marker(&answer.body, path);
+        }
+        daemon.signal(libc::SIGTERM);
+        assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log_end());
+        let log = daemon.log();
+        without_marker(&log, "the log");
+        assert!(log.contains("***"), "the secret was never about to be told: this proves nothing");
+        if format == "json" {
+            for line in log.lines() {
+                assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "no JSON: {line}");
+            }
+        }
+    }
 }

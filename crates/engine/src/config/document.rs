@@ -2,7 +2,7 @@
 //!
 //! The subset is what a configuration needs: maps with text keys, lists, scalars, in block or flow style. Aliases are refused (they
 //! can make a small file explode), as are tags, several documents and nesting beyond [`MAX_DEPTH`]. All scalars are text here:
-//! `no` is a country before it is a boolean, and only the field that reads it knows which. Variables of the environment are
+//! `no` is a country before it is a boolean, and only the field that reads it knows which. Variables, files and credentials are
 //! put in after the parse, so that a value can never become structure.
 //!
 //! A part that could not be understood is reported once, here, and stands in the tree as [`Value::Invalid`]; whoever reads the tree
@@ -16,8 +16,9 @@ use std::hash::{Hash, Hasher};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, StrInput, Tag};
 
-use crate::diagnostics::{Code, Diagnostic, Span};
+use crate::diagnostics::{Code, Diagnostic, Secrets, Span};
 
+pub use environment::Environment;
 pub use scalar::Scalar;
 
 /// Deepest nesting of maps and lists.
@@ -72,20 +73,41 @@ pub struct Key {
     pub span: Span,
 }
 
-/// Reads variables of the environment.
-pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+/// A whole file.
+#[derive(Default)]
+pub struct Document {
+    /// What it holds; `None` where it is no YAML or has no root.
+    pub root: Option<Node>,
+    /// Values that were put in and may not be shown.
+    pub secrets: Secrets,
+    /// The texts that they are part of.
+    pub secret_spans: Vec<Span>,
+}
 
-/// Parses `text`. `None` where it is no YAML or has no root; `found` then says why.
-pub fn parse(text: &str, environment: Environment, found: &mut Vec<Diagnostic>) -> Option<Node> {
+/// Parses `text`. `found` says what is wrong with it.
+pub fn parse(text: &str, environment: &dyn Environment, found: &mut Vec<Diagnostic>) -> Document {
+    let mut document = Document::default();
     if text.len() > MAX_BYTES {
         found.push(Diagnostic::new(Code::TooLarge, Span::default(), "the file is larger than 1 MiB"));
-        return None;
+        return document;
     }
     // saphyr counts characters from the start of the text; spans are bytes.
     let mut bytes: Vec<u32> = text.char_indices().map(|(at, _)| at as u32).collect();
     bytes.push(text.len() as u32);
-    let mut tree = Tree { text, bytes, events: Parser::new_from_str(text), environment, found };
-    tree.document().ok().flatten()
+    let events = Parser::new_from_str(text);
+    let mut tree = Tree { text, bytes, events, environment, document: &mut document, found };
+    let root = tree.document().ok().flatten();
+    document.root = root;
+    document
+}
+
+/// Puts values in place of the `${…}` of a text outside of any document.
+pub fn substitute(text: &str, environment: &dyn Environment) -> Result<(String, Secrets), Box<Diagnostic>> {
+    let span = Span { start: 0, end: text.len() };
+    let scalar = Scalar::new(text.to_owned(), ScalarStyle::Plain, text, span);
+    let mut document = Document::default();
+    let scalar = environment::substitute(scalar, span, environment, &mut document)?;
+    Ok((scalar.text, document.secrets))
 }
 
 /// The parse ended early; why is among the diagnostics.
@@ -95,7 +117,8 @@ struct Tree<'t, 'd> {
     text: &'t str,
     bytes: Vec<u32>,
     events: Parser<'t, StrInput<'t>>,
-    environment: Environment<'d>,
+    environment: &'d dyn Environment,
+    document: &'d mut Document,
     found: &'d mut Vec<Diagnostic>,
 }
 
@@ -158,7 +181,7 @@ impl<'t> Tree<'t, '_> {
                 let plain = matches!(style, ScalarStyle::Plain);
                 let valid = self.no_tag(&tag, span);
                 let scalar = Scalar::new(text.into_owned(), style, &self.text[span.start..span.end], span);
-                let value = match environment::substitute(scalar, span, self.environment) {
+                let value = match environment::substitute(scalar, span, self.environment, self.document) {
                     Ok(mut scalar) => {
                         scalar.plain = plain;
                         if valid { Value::Scalar(scalar) } else { Value::Invalid }
@@ -363,7 +386,8 @@ mod tests {
 
     fn parsed(text: &str) -> (Option<Node>, Vec<Code>) {
         let mut found = vec![];
-        let root = parse(text, &|name| (name == "SET").then(|| "value: [x]".to_owned()), &mut found);
+        let root =
+            parse(text, &|name: &str| (name == "SET").then(|| "value: [x]".to_owned()), &mut found).root;
         (root, found.into_iter().map(|diagnostic| diagnostic.code).collect())
     }
 

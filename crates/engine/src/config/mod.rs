@@ -13,7 +13,7 @@ mod spec;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::diagnostics::{Diagnostic, Diagnostics, Secrets, Span, is_secret};
 use crate::plan::Plan;
 
 pub use document::Environment;
@@ -27,9 +27,11 @@ pub struct Defaults {
     /// When and where to checkpoint.
     pub checkpoint: Checkpoint,
     /// What to do after a failure.
-    pub restart: Restart,
+    pub restart: Option<Restart>,
     /// Where state lives.
     pub state: State,
+    /// Values among the above that may not be shown.
+    pub secrets: Secrets,
 }
 
 /// Compiles the pipeline `text`, which came from `file`.
@@ -40,18 +42,25 @@ pub fn compile(
     file: &str,
     text: &str,
     defaults: &Defaults,
-    environment: Environment,
+    environment: &dyn Environment,
 ) -> Result<Plan, Diagnostics> {
     let mut found: Vec<Diagnostic> = vec![];
-    let root = document::parse(text, environment, &mut found);
-    let spec = root.as_ref().and_then(|root| spec::read(root, &mut found));
+    let mut document = document::parse(text, environment, &mut found);
+    document.secrets.extend(&defaults.secrets);
+    let spec = document.root.as_ref().and_then(|root| spec::read(root, &mut found));
     let plan = spec.and_then(|spec| compile::compile(&spec, defaults, &mut found));
-    match (root, plan) {
+    match (&document.root, plan) {
         (Some(root), Some(mut plan)) if found.is_empty() => {
-            plan.fingerprint = fingerprint(&root, &plan);
+            plan.fingerprint = fingerprint(root, &plan);
+            plan.secrets = document.secrets;
+            for (name, value) in &plan.kafka.properties {
+                if is_secret(name) {
+                    plan.secrets.add(value);
+                }
+            }
             Ok(plan)
         }
-        _ => Err(Diagnostics::new(file, text, found)),
+        _ => Err(refused(file, text, &document, found)),
     }
 }
 
@@ -67,12 +76,35 @@ fn fingerprint(root: &document::Node, plan: &Plan) -> u64 {
 ///
 /// # Errors
 /// All mistakes of the text.
-pub fn read_defaults(file: &str, text: &str, environment: Environment) -> Result<Defaults, Diagnostics> {
+pub fn read_defaults(file: &str, text: &str, environment: &dyn Environment) -> Result<Defaults, Diagnostics> {
     let mut found: Vec<Diagnostic> = vec![];
-    let defaults =
-        document::parse(text, environment, &mut found).and_then(|root| spec::defaults(&root, &mut found));
+    let document = document::parse(text, environment, &mut found);
+    let defaults = document.root.as_ref().and_then(|root| spec::defaults(root, &mut found));
     match defaults {
-        Some(defaults) if found.is_empty() => Ok(defaults),
-        _ => Err(Diagnostics::new(file, text, found)),
+        Some(defaults) if found.is_empty() => Ok(Defaults { secrets: document.secrets, ..defaults }),
+        _ => Err(refused(file, text, &document, found)),
     }
+}
+
+/// Puts values in place of the `${…}` of one text that stands alone. With them comes what of it may not be shown.
+///
+/// # Errors
+/// All mistakes of the text, which `name` names.
+pub fn substitute(
+    name: &str,
+    text: &str,
+    environment: &dyn Environment,
+) -> Result<(String, Secrets), Diagnostics> {
+    document::substitute(text, environment).map_err(|found| Diagnostics::new(name, text, vec![*found]))
+}
+
+fn refused(file: &str, text: &str, document: &document::Document, found: Vec<Diagnostic>) -> Diagnostics {
+    let hidden = found.into_iter().map(|item| {
+        let of_secret = |span: &Span| span.start < item.span.end && item.span.start < span.end;
+        match document.secret_spans.iter().any(of_secret) {
+            true => item.map_texts(|text| document.secrets.mask_words(text)),
+            false => item.map_texts(|text| document.secrets.mask(text).into_owned()),
+        }
+    });
+    Diagnostics::new(file, text, hidden.collect())
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use onceflow_protocol::WindowSpec;
 
-use crate::diagnostics::is_secret;
+use crate::diagnostics::Secrets;
 use crate::expr::Expr;
 
 pub use pattern::TopicPattern;
@@ -33,6 +33,8 @@ pub struct Plan {
     /// Plans of the same version that differ in it come from files (or defaults) that say something else. Not durable: the next version
     /// may compute it otherwise.
     pub fingerprint: u64,
+    /// Values in it that may not be shown, of files and credentials and of properties that hold a password.
+    pub secrets: Secrets,
     /// How to reach the cluster.
     pub kafka: Kafka,
     /// Sources by name order of the file.
@@ -55,7 +57,7 @@ pub struct Plan {
     pub state: State,
 }
 
-/// `kafka:`. Printed for debugging it hides the values of properties that may hold secrets.
+/// `kafka:`. Printed for debugging it hides the values of properties: any of them may be a secret.
 #[derive(Clone, Hash)]
 pub struct Kafka {
     /// `bootstrap.servers`.
@@ -79,13 +81,10 @@ pub struct Ids {
 
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shown = |(name, value): (&String, &String)| {
-            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
-        };
-        let properties: BTreeMap<String, String> = self.properties.iter().map(shown).collect();
+        let names: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
-            .field("properties", &properties)
+            .field("properties", &names)
             .field("ids", &self.ids)
             .finish()
     }
@@ -558,13 +557,34 @@ pub struct Checkpoint {
     pub retained: usize,
 }
 
-/// `restart:`, exponential: the delay doubles from `initial` to `max` and starts anew after a quiet time.
+/// `restart:`, what follows a failure that may go away by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Restart {
-    /// First delay.
-    pub initial: Duration,
-    /// Longest delay.
-    pub max: Duration,
+pub enum Restart {
+    /// The pipeline ends.
+    None,
+    /// A start after `delay`, but not more than `attempts` in a row without a commit.
+    Fixed {
+        /// Starts without a commit in between.
+        attempts: u32,
+        /// Before each.
+        delay: Duration,
+    },
+    /// A start after a delay that doubles from `initial` to `max`, and starts anew after a quiet time.
+    Exponential {
+        /// First delay.
+        initial: Duration,
+        /// Longest delay.
+        max: Duration,
+    },
+    /// A start after `delay`, unless there were more than `failures` within `per`.
+    FailureRate {
+        /// Failures that are tolerated.
+        failures: u32,
+        /// Time within which they are counted.
+        per: Duration,
+        /// Before each start.
+        delay: Duration,
+    },
 }
 
 /// `state:`.

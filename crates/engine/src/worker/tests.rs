@@ -151,6 +151,7 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
     Plan {
         pipeline: "test".into(),
         fingerprint: 0,
+        secrets: Default::default(),
         kafka: Kafka { bootstrap_servers: String::new(), properties: BTreeMap::new(), ids: Ids::default() },
         sources,
         steps,
@@ -168,7 +169,7 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
             storage: "".into(),
             retained: 1,
         },
-        restart: Restart { initial: Duration::ZERO, max: Duration::ZERO },
+        restart: Restart::None,
         state: State { backend: Backend::Memory, dir: "".into(), memory_bytes: 0 },
     }
 }

@@ -359,6 +359,7 @@ impl Coordinator {
         self.checkpoint.committed_frontiers = self.frontiers.clone();
         self.base = Some(decision);
         self.checkpoint.ended_ms = now_ms;
+        self.recovery.committed();
         if over {
             return self.end(Outcome::Done, effects);
         }

@@ -32,7 +32,8 @@
 //!                                                                           └─→ Preparing ─→ Deciding
 //!
 //!  BackingOff: also from Aligning and Deciding, without a failure, when a run ends because its sources have changed.
-//!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile.
+//!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile. So does the
+//!  restart strategy's giving up, by way of BackingOff.
 //!  Ended: from anywhere; by a stop, a bounded run's end, a refusal, or a failure that would repeat.
 //! ```
 //!

@@ -1,6 +1,9 @@
 //! The one recovery path: throw everything away and start again, but look first whether somebody else has taken over.
 //!
-//! Without that look, a zombie that resumes and finds its transaction gone would shoot its healthy successor.
+//! Without that look, a zombie that resumes and finds its transaction gone would shoot its healthy successor. That holds for giving up,
+//! too: whoever manages the process may start it again.
+
+use std::collections::VecDeque;
 
 use crate::error::ErrorKind;
 use crate::ids::ClaimId;
@@ -19,8 +22,12 @@ const FENCED_PAUSE_MS: u64 = 2000;
 #[derive(Debug)]
 pub(super) struct Recovery {
     restart: Restart,
-    /// The delay that the next failure costs.
+    /// Exponential: the delay that the next failure costs.
     delay_ms: u64,
+    /// Fixed: starts after failures since the last commit.
+    attempts: u32,
+    /// Failure rate: when the last failures came.
+    failures: VecDeque<u64>,
     run_began_ms: Option<u64>,
     /// Every claim that was there when this process began, every claim of its own since, and those in between. A claim that follows
     /// all of them is another's. `None` before the first pre-flight has looked.
@@ -29,7 +36,14 @@ pub(super) struct Recovery {
 
 impl Recovery {
     pub fn new(restart: Restart) -> Recovery {
-        Recovery { restart, delay_ms: restart.initial_ms, run_began_ms: None, known: None }
+        Recovery {
+            restart,
+            delay_ms: 0,
+            attempts: 0,
+            failures: VecDeque::new(),
+            run_began_ms: None,
+            known: None,
+        }
     }
 
     /// Whether the newest claim is another's, who took over between our look at the claims and now.
@@ -60,13 +74,34 @@ impl Recovery {
         self.run_began_ms = Some(now_ms);
     }
 
-    /// The delay for a failure now. It doubles from failure to failure, and starts anew after a run that outlasted the longest.
-    fn next_delay_ms(&mut self, now_ms: u64) -> u64 {
-        let quiet =
-            self.run_began_ms.take().is_some_and(|began| now_ms.saturating_sub(began) >= self.restart.max_ms);
-        let delay = if quiet { self.restart.initial_ms } else { self.delay_ms };
-        self.delay_ms = delay.saturating_mul(2).clamp(1, self.restart.max_ms.max(1));
-        delay
+    /// A decision was committed.
+    pub fn committed(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// The delay for a failure now; `None` where the strategy gives up.
+    fn next_delay_ms(&mut self, now_ms: u64) -> Option<u64> {
+        match self.restart {
+            Restart::None => None,
+            Restart::Fixed { attempts, delay_ms } => {
+                self.attempts = self.attempts.saturating_add(1);
+                (self.attempts <= attempts).then_some(delay_ms)
+            }
+            Restart::Exponential { initial_ms, max_ms } => {
+                let began = self.run_began_ms.take();
+                let quiet = began.is_some_and(|began| now_ms.saturating_sub(began) >= max_ms);
+                let delay = if quiet { initial_ms } else { self.delay_ms.max(initial_ms) };
+                self.delay_ms = delay.saturating_mul(2).clamp(1, max_ms.max(1));
+                Some(delay)
+            }
+            Restart::FailureRate { failures, per_ms, delay_ms } => {
+                self.failures.push_back(now_ms);
+                while self.failures.front().is_some_and(|at| now_ms.saturating_sub(*at) >= per_ms) {
+                    self.failures.pop_front();
+                }
+                (self.failures.len() <= failures as usize).then_some(delay_ms)
+            }
+        }
     }
 }
 
@@ -83,8 +118,18 @@ impl Coordinator {
         if self.stopping {
             return self.end(Outcome::StoppedWithoutCheckpoint, effects);
         }
-        let mut delay = self.recovery.next_delay_ms(now_ms);
-        if failure.kind == ErrorKind::Fenced {
+        let mut delay = match self.recovery.next_delay_ms(now_ms) {
+            Some(delay) => delay,
+            None if self.may_give_up_unseen() => {
+                let verdict = self.start.verdict.take().unwrap_or(Outcome::Failed(failure));
+                return self.end(verdict, effects);
+            }
+            None => {
+                self.start.verdict.get_or_insert_with(|| Outcome::Failed(failure.clone()));
+                0
+            }
+        };
+        if failure.kind == ErrorKind::Fenced || self.gives_up_fenced() {
             // Whoever fenced us needs a moment until its claim can be seen.
             delay = delay.max(FENCED_PAUSE_MS);
         }
@@ -106,13 +151,29 @@ impl Coordinator {
         self.enter(Phase::BackingOff, now_ms, Some(0));
     }
 
+    /// Whether the end needs no (further) look at the claims: there are none that are known, or the look is what failed. Who was fenced
+    /// looks until there is an answer.
+    fn may_give_up_unseen(&self) -> bool {
+        let looked = self.phase == Phase::Looking && self.start.verdict.is_some();
+        !self.recovery.knows_claims() || (looked && !self.gives_up_fenced())
+    }
+
+    fn gives_up_fenced(&self) -> bool {
+        matches!(&self.start.verdict, Some(Outcome::Failed(failure)) if failure.kind == ErrorKind::Fenced)
+    }
+
+    /// Whether the restart strategy has given up, and the end waits only for a look at the claims.
+    pub fn gives_up(&self) -> bool {
+        matches!(self.start.verdict, Some(Outcome::Failed(_)))
+    }
+
     /// A start that cannot succeed. After the claim it may look like that because a successor has gone on and tidied up: then it is
     /// fenced, and nobody has to come and look.
     pub(super) fn refuse(&mut self, now_ms: u64, reason: String, effects: &mut Vec<Effect>) {
         if !matches!(self.phase, Phase::Tracing | Phase::Resolving | Phase::Restoring) {
             return self.end(Outcome::Refused(reason), effects);
         }
-        self.start.refusal = Some(reason);
+        self.start.verdict = Some(Outcome::Refused(reason));
         effects.push(Effect::TearDown);
         self.look(now_ms, effects);
     }
@@ -143,8 +204,8 @@ impl Coordinator {
             self.enter(Phase::Fenced, now_ms, None);
         } else if after.iter().any(|claim| claim.fate == Fate::Open) {
             self.enter(Phase::BackingOff, now_ms, Some(LOOK_AGAIN_MS));
-        } else if let Some(reason) = self.start.refusal.take() {
-            self.end(Outcome::Refused(reason), effects);
+        } else if let Some(verdict) = self.start.verdict.take() {
+            self.end(verdict, effects);
         } else {
             self.begin(now_ms, effects);
         }

@@ -29,7 +29,7 @@ pub struct Settings {
     pub retained: usize,
     /// Whether to end once every partition has reached its end.
     pub until_end: bool,
-    /// Delays after failures.
+    /// What follows a failure.
     pub restart: Restart,
 }
 
@@ -54,11 +54,32 @@ impl Settings {
     }
 }
 
-/// Exponential back-off.
+/// Which failures are followed by another start, and after which delay. Those that would repeat never are, whatever this says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Restart {
-    /// First delay, milliseconds.
-    pub initial_ms: u64,
-    /// Longest delay, milliseconds.
-    pub max_ms: u64,
+pub enum Restart {
+    /// None is.
+    None,
+    /// So many in a row, counted anew from each commit on.
+    Fixed {
+        /// Starts after failures, without a commit in between.
+        attempts: u32,
+        /// Before each of them, milliseconds.
+        delay_ms: u64,
+    },
+    /// Every one. The delay doubles from failure to failure, and starts anew after a run that outlasted the longest.
+    Exponential {
+        /// First delay, milliseconds.
+        initial_ms: u64,
+        /// Longest delay, milliseconds.
+        max_ms: u64,
+    },
+    /// As long as there are not more than so many within a time.
+    FailureRate {
+        /// Failures that are tolerated within `per_ms`.
+        failures: u32,
+        /// Length of the time looked back on, milliseconds.
+        per_ms: u64,
+        /// Before each start, milliseconds.
+        delay_ms: u64,
+    },
 }

@@ -8,7 +8,7 @@ use crate::planted::{Planted, is_planted};
 use crate::records::{Claim, Decision, FORMAT_VERSION, ManifestRef, Position, TopicIdentity};
 
 use super::checkpoint::Checkpoint;
-use super::{ControlRecord, Coordinator, Effect, Failure, Phase, Restored, Traces};
+use super::{ControlRecord, Coordinator, Effect, Failure, Outcome, Phase, Restored, Traces};
 
 /// What a start has found out so far.
 #[derive(Debug, Default)]
@@ -26,8 +26,8 @@ pub(super) struct Progress {
     pub positions: Vec<Position>,
     /// Topics of all sources.
     pub topics: Vec<TopicIdentity>,
-    /// Why this start is to be refused, unless another instance has taken over since.
-    pub refusal: Option<String>,
+    /// How it is to end, unless another instance has taken over since.
+    pub verdict: Option<Outcome>,
 }
 
 impl Coordinator {

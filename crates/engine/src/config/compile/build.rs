@@ -99,8 +99,9 @@ pub(super) fn build(
     };
     let Settings { pipeline, kafka, parallelism, checkpoint, restart, state } = settings;
     Some(Plan {
-        // Whoever has the document computes it.
+        // Whoever has the document knows them.
         fingerprint: 0,
+        secrets: Default::default(),
         pipeline,
         kafka,
         sources,

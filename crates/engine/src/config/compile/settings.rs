@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Defaults;
-use crate::config::spec::Spec;
+use crate::config::spec::{self, Spec};
 use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::plan::{Backend, Checkpoint, Ids, Kafka, Restart, State};
 
@@ -21,14 +21,7 @@ pub(super) struct Settings {
 
 pub(super) fn settle(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) -> Option<Settings> {
     let kafka = kafka(spec, defaults, found);
-    let restart = Restart {
-        initial: spec.restart.initial.or(defaults.restart.initial).unwrap_or(Duration::from_secs(1)),
-        max: spec.restart.max.or(defaults.restart.max).unwrap_or(Duration::from_secs(60)),
-    };
-    if restart.max < restart.initial {
-        let message = format!("`max` ({:?}) is shorter than `initial` ({:?})", restart.max, restart.initial);
-        found.push(Diagnostic::new(Code::BadValue, spec.restart.span, message));
-    }
+    let restart = restart(spec, defaults, found);
     let (own, given) = (&spec.checkpoint, &defaults.checkpoint);
     let checkpoint = Checkpoint {
         interval: own.interval.or(given.interval).unwrap_or(Duration::from_secs(1)),
@@ -56,6 +49,54 @@ pub(super) fn settle(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnosti
         restart,
         state,
     })
+}
+
+/// The pipeline's strategy, or the daemon's. What the pipeline does not say of its strategy, the daemon may, if it has the same.
+fn restart(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) -> Restart {
+    use spec::Restart as Said;
+    let built_in = Said::Exponential { initial: None, max: None };
+    let own = spec.restart.as_ref().map(|restart| &restart.value);
+    let given = defaults.restart.as_ref();
+    let said = own.or(given).unwrap_or(&built_in);
+    let seconds = Duration::from_secs;
+    match (said, given.unwrap_or(&built_in)) {
+        (Said::None, _) => Restart::None,
+        (Said::Fixed { attempts, delay }, given) => {
+            let (more, longer) = match given {
+                Said::Fixed { attempts, delay } => (*attempts, *delay),
+                _ => (None, None),
+            };
+            Restart::Fixed {
+                attempts: attempts.or(more).unwrap_or(3),
+                delay: delay.or(longer).unwrap_or(seconds(10)),
+            }
+        }
+        (Said::Exponential { initial, max }, given) => {
+            let (first, longest) = match given {
+                Said::Exponential { initial, max } => (*initial, *max),
+                _ => (None, None),
+            };
+            let initial = initial.or(first).unwrap_or(seconds(1));
+            let max = max.or(longest).unwrap_or(seconds(60));
+            if max < initial {
+                let message = format!("`max` ({max:?}) is shorter than `initial` ({initial:?})");
+                let span = spec.restart.as_ref().map_or(Span::default(), |restart| restart.span);
+                found.push(Diagnostic::new(Code::BadValue, span, message));
+            }
+            Restart::Exponential { initial, max }
+        }
+        (Said::FailureRate { failures, per, delay }, given) => {
+            let (more, time, longer) = match given {
+                Said::FailureRate { failures, per, delay } => (*failures, *per, *delay),
+                _ => (None, None, None),
+            };
+            Restart::FailureRate {
+                failures: failures.or(more).unwrap_or(3),
+                per: per.or(time).unwrap_or(seconds(600)),
+                delay: delay.or(longer).unwrap_or(seconds(10)),
+            }
+        }
+    }
 }
 
 fn kafka(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) -> Option<Kafka> {

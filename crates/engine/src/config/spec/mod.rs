@@ -99,13 +99,13 @@ pub struct Spec {
     /// `checkpoint`.
     pub checkpoint: Checkpoint,
     /// `restart`.
-    pub restart: Restart,
+    pub restart: Option<Spanned<Restart>>,
     /// `state`.
     pub state: State,
 }
 
-/// `kafka`: what the file or the daemon's defaults say of it.
-#[derive(Clone, Debug, Default)]
+/// `kafka`: what the file or the daemon's defaults say of it. Printed for debugging it hides the values of properties.
+#[derive(Clone, Default)]
 pub struct Kafka {
     /// `bootstrap_servers`.
     pub bootstrap_servers: Option<String>,
@@ -117,6 +117,18 @@ pub struct Kafka {
     pub span: Span,
     /// Whether the above has mistakes.
     pub invalid: bool,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.properties.iter().map(|(name, _)| name).collect();
+        let Kafka { bootstrap_servers, invalid, .. } = self;
+        f.debug_struct("Kafka")
+            .field("bootstrap_servers", bootstrap_servers)
+            .field("properties", &names)
+            .field("invalid", invalid)
+            .finish()
+    }
 }
 
 /// `checkpoint`: what the file or the daemon's defaults say of it; fields as in [`crate::plan::Checkpoint`].
@@ -133,15 +145,14 @@ pub struct Checkpoint {
     pub retained: Option<usize>,
 }
 
-/// `restart`.
-#[derive(Clone, Debug, Default)]
-pub struct Restart {
-    /// First delay.
-    pub initial: Option<Duration>,
-    /// Longest delay.
-    pub max: Option<Duration>,
-    /// Where to complain about the two together.
-    pub span: Span,
+/// `restart`: a strategy, and what is said of it.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "documented where they are used")]
+pub enum Restart {
+    None,
+    Fixed { attempts: Option<u32>, delay: Option<Duration> },
+    Exponential { initial: Option<Duration>, max: Option<Duration> },
+    FailureRate { failures: Option<u32>, per: Option<Duration>, delay: Option<Duration> },
 }
 
 /// `state`.
@@ -370,8 +381,9 @@ pub fn defaults(root: &Node, found: &mut Vec<Diagnostic>) -> Option<super::Defau
     let defaults = super::Defaults {
         kafka: settings::kafka(fields.get("kafka"), settings::Of::Defaults, found),
         checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
-        restart: settings::restart(fields.get("restart"), found),
+        restart: settings::restart(fields.get("restart"), found).map(|restart| restart.value),
         state: settings::state(fields.get("state"), found),
+        secrets: Default::default(),
     };
     fields.finish(found);
     Some(defaults)

@@ -179,26 +179,54 @@ fn storage(node: &Node, found: &mut Vec<Diagnostic>) -> Option<PathBuf> {
     }
 }
 
-pub(super) fn restart(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Restart {
-    let mut restart = Restart::default();
-    let Some(node) = node else { return restart };
-    restart.span = first(node.span);
-    let Some(mut fields) = Fields::open(node, "`restart`", found) else { return restart };
-    if let Some(node) = fields.get("strategy") {
-        word(node, "strategy", &[("exponential", ())], &["none", "fixed", "failure_rate"], found);
-    }
-    if let Some(node) = fields.get("initial") {
-        restart.initial = positive_duration(node, "`initial`", found).map(|initial| initial.value);
-    }
-    if let Some(node) = fields.get("max") {
-        restart.max = positive_duration(node, "`max`", found).map(|max| max.value);
-    }
-    // These belong to the other strategies.
-    for name in ["attempts", "delay", "failures", "per"] {
-        fields.later(name, found);
-    }
+/// The names of the strategies, and an empty form of each.
+const STRATEGIES: [(&str, Strategy); 4] = [
+    ("none", Strategy::None),
+    ("fixed", Strategy::Fixed),
+    ("exponential", Strategy::Exponential),
+    ("failure_rate", Strategy::FailureRate),
+];
+
+#[derive(Clone, Copy)]
+enum Strategy {
+    None,
+    Fixed,
+    Exponential,
+    FailureRate,
+}
+
+/// Each strategy has keys of its own.
+pub(super) fn restart(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Option<Spanned<Restart>> {
+    let node = node?;
+    let mut fields = Fields::open(node, "`restart`", found)?;
+    let strategy = match fields.get("strategy") {
+        Some(node) => word(node, "strategy", &STRATEGIES, &[], found)?.value,
+        None => Strategy::Exponential,
+    };
+    let time = |fields: &mut Fields, key, what, found: &mut Vec<Diagnostic>| {
+        fields.get(key).and_then(|node| positive_duration(node, what, found)).map(|time| time.value)
+    };
+    let count = |fields: &mut Fields, key, what, found: &mut Vec<Diagnostic>| {
+        fields.get(key).and_then(|node| number(node, what, 1, 1_000_000, found)).map(|count| count as u32)
+    };
+    let value = match strategy {
+        Strategy::None => Restart::None,
+        Strategy::Fixed => Restart::Fixed {
+            attempts: count(&mut fields, "attempts", "`attempts`", found),
+            delay: time(&mut fields, "delay", "`delay`", found),
+        },
+        Strategy::Exponential => Restart::Exponential {
+            initial: time(&mut fields, "initial", "`initial`", found),
+            max: time(&mut fields, "max", "`max`", found),
+        },
+        Strategy::FailureRate => Restart::FailureRate {
+            failures: count(&mut fields, "failures", "`failures`", found),
+            per: time(&mut fields, "per", "`per`", found),
+            delay: time(&mut fields, "delay", "`delay`", found),
+        },
+    };
     fields.finish(found);
-    restart
+    Some(Spanned { value, span: first(node.span) })
 }
 
 pub(super) fn state(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> State {
