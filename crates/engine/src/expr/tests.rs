@@ -162,7 +162,10 @@ fn results_have_few_types() {
         "day - interval '1 day' || 'x' || interval",
         &[(Code::TypeMismatch, "day - interval '1 day' || 'x' || interval")],
     );
-    refused("named_struct('a', n)", &[(Code::ResultType, "named_struct('a', n")]);
+    refused(
+        "named_struct('a', interval '1 day')",
+        &[(Code::ResultType, "named_struct('a', interval '1 day'")],
+    );
     refused("interval '1 day'", &[(Code::ResultType, "'1 day'")]);
 }
 
@@ -193,7 +196,7 @@ fn what_is_not_a_function_of_the_row_is_refused() {
     refused("$1", &[(Code::NotScalar, "$1")]);
     refused("{a: 1}", &[(Code::NotScalar, "{a: 1}")]);
     refused("[1, 2]", &[(Code::NotScalar, "1, 2")]);
-    refused("_key", &[(Code::NotYet, "_key")]);
+    refused("_key", &[(Code::UnknownColumn, "_key")]);
 }
 
 #[test]
