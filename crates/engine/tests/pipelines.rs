@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use onceflow_engine::config::{self, Defaults};
-use onceflow_engine::plan::{EventTimeFrom, Headers, Key, OnError, Plan, Restart, Stream, UnknownFields};
+use onceflow_engine::plan::{
+    EventTimeFrom, Headers, Key, OnError, Plan, Restart, SinkTopic, SinkValue, Stream, UnknownFields,
+};
 
 const PER_USER: &str = include_str!("pipelines/orders-per-user.yaml");
+const EXAMPLE_ROUTED: &str = include_str!("../../../config/examples/orders-routed.yaml");
 const EXAMPLE_CLEAN: &str = include_str!("../../../config/examples/orders-clean.yaml");
 const CLEAN: &str = include_str!("pipelines/orders-clean.yaml");
 
@@ -156,6 +159,29 @@ sinks:
     assert!(changed.removed.is_empty());
     assert_eq!(names(&plan.steps[1].projected_schema), ["c bigint", "_key varchar"]);
     assert_eq!(plan.sinks[0].key, Key::Json(vec![0, 1]));
+}
+
+#[test]
+fn routes() {
+    let plan = compile(EXAMPLE_ROUTED);
+    let orders = &plan.sources[0];
+    assert_eq!(orders.on_error, OnError::Stream);
+    assert!(orders.reads("orders.web") && !orders.reads("orders") && !orders.reads("broken-orders"));
+    let topics: Vec<_> = plan.output_topics.iter().map(|topic| topic.name.as_str()).collect();
+    assert_eq!(topics, ["shipped.de", "shipped.fr", "shipped.nl", "broken-orders"]);
+    let create =
+        |topic: usize| plan.output_topics[topic].create.as_ref().and_then(|create| create.partitions);
+    assert_eq!((create(0), create(2), create(3)), (Some(6), Some(6), Some(1)));
+    let [by_country, broken] = &plan.sinks[..] else { panic!("{} sinks", plan.sinks.len()) };
+    assert!(
+        matches!(&by_country.topic, SinkTopic::Column { column: 3, allowed } if allowed.len() == 3),
+        "{:?}",
+        by_country.topic
+    );
+    assert_eq!((&by_country.key, &broken.key), (&Key::Raw(0), &Key::Incoming));
+    assert_eq!((broken.input, broken.value), (Stream::Errors(0), SinkValue::Incoming));
+    // What cannot be written there must not come back.
+    assert_eq!(broken.on_error, OnError::Fail);
 }
 
 #[test]

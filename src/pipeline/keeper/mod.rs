@@ -73,6 +73,8 @@ pub struct Keeper {
     topics: Vec<TopicIdentity>,
     /// (source, topic, partition) of all that this run reads.
     assigned: BTreeSet<(usize, String, i32)>,
+    /// What is looked at next, of all that is looked at in turn.
+    look_next: usize,
     /// It was said that there is more.
     told_of_changes: bool,
     /// Committed, but not noted yet.
@@ -130,6 +132,7 @@ impl Keeper {
             cluster_ids: vec![],
             topics: vec![],
             assigned: BTreeSet::new(),
+            look_next: 0,
             told_of_changes: false,
             unconfirmed: None,
             confirmed_at: None,
@@ -235,28 +238,34 @@ impl Keeper {
         self.cold_bytes = bytes as i64;
     }
 
-    /// The lag, as far as the brokers tell, for people; and whether the topics are still the same ones.
+    /// The lag, for people, and whether the topics are still the same ones and all there is. Snapshots are written by this thread too:
+    /// brokers that do not answer must not hold it up.
     fn measure_if_due(&mut self) -> Done {
         let due = self.measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
-        let (false, Some(noted), true) = (self.readers.is_empty(), &self.noted, due) else { return Ok(()) };
+        if self.readers.is_empty() || !due {
+            return Ok(());
+        }
         self.measured_at = Some(Instant::now());
-        // Snapshots are written by this thread too: brokers that do not answer must not hold it up.
-        let deadline = Instant::now() + MEASURE_LIMIT;
+        if let Some(lag) = self.lag(Instant::now() + MEASURE_LIMIT) {
+            self.context.metrics.source_lag_records.set(lag);
+        }
+        self.look_at_topics(Instant::now() + MEASURE_LIMIT)
+    }
+
+    /// Records between the newest commit and the ends of what is read, as far as the brokers tell in time.
+    fn lag(&self, deadline: Instant) -> Option<i64> {
         let mut lag = 0;
-        for at in &noted.positions {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let reader = self.context.cluster_of_source(&at.source).and_then(|of| self.readers.get(of));
-            let (Some(reader), Some(source)) = (reader, self.reads(&at.source, &at.topic)) else { continue };
+        for at in &self.noted.as_ref()?.positions {
+            let Some(source) = self.reads(&at.source, &at.topic) else { continue };
             if !self.assigned.contains(&(source, at.topic.clone(), at.partition)) {
                 continue;
             }
-            let Ok(bounds) = reader.beginning_and_stable_end(&at.topic, at.partition, left) else {
-                return Ok(());
-            };
+            let reader = self.readers.get(self.context.cluster_of(source))?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let bounds = reader.beginning_and_stable_end(&at.topic, at.partition, left).ok()?;
             lag += (bounds.end - at.next_offset.0).max(0);
         }
-        self.context.metrics.source_lag_records.set(lag);
-        self.look_at_topics(deadline)
+        Some(lag)
     }
 
     fn farewell(mut self) {

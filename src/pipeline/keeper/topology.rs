@@ -116,37 +116,53 @@ impl Keeper {
         Ok(context.connections.iter().map(open).collect::<Result<_, KafkaError>>()?)
     }
 
-    /// Looks whether the topics that are read are still the same ones, and whether there is more to read. What the brokers do not
-    /// answer by the deadline is seen the next time.
+    /// Looks whether the topics that are read are still the same ones, and whether there is more to read: one after the other until the
+    /// deadline, and on from there the next time.
     pub(super) fn look_at_topics(&mut self, deadline: Instant) -> Done {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let mut added = false;
-        for known in self.topics.clone() {
-            let Some(source) = self.reads(&known.source, &known.topic) else { continue };
-            let cluster = self.context.cluster_of(source);
-            let Ok(now) = self.admin(cluster)?.describe_topic(&known.topic, left()) else { return Ok(()) };
-            let Some(now) = now else { continue };
-            if now.id.as_deref().is_some_and(|id| known.was_replaced_by(id)) {
-                return Err(Trouble::Refused(format!(
-                    "topic `{}` was deleted and created anew while it was read",
-                    known.topic
-                )));
+        let (topics, sources) = (self.topics.len(), self.context.plan.sources.len());
+        for _ in 0..topics + sources {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
             }
-            added |= (0..now.partitions)
-                .any(|partition| !self.assigned.contains(&(source, known.topic.clone(), partition)));
-        }
-        for source in 0..self.context.plan.sources.len() {
-            let Ok(topics) = self.matching(source, left()) else { return Ok(()) };
-            let assigned: BTreeSet<&String> =
-                self.assigned.iter().filter(|(of, ..)| *of == source).map(|(_, topic, _)| topic).collect();
-            added |= topics.iter().any(|topic| !assigned.contains(topic));
-        }
-        // A bounded run ends where the partitions ended that it began with.
-        if added && !self.told_of_changes && !self.context.settings.until_end {
-            self.told_of_changes = true;
-            self.driver.event(Event::SourcesChanged);
+            let turn = self.look_next % (topics + sources);
+            self.look_next = turn + 1;
+            let added = match turn.checked_sub(topics) {
+                None => self.look_at_topic(self.topics[turn].clone(), left)?,
+                Some(source) => self.look_for_topics(source, left),
+            };
+            // A bounded run ends where the partitions ended that it began with.
+            if added && !self.told_of_changes && !self.context.settings.until_end {
+                self.told_of_changes = true;
+                self.driver.event(Event::SourcesChanged);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a topic that is read has partitions that are not. What is not answered in time is seen the next time.
+    fn look_at_topic(&mut self, known: TopicIdentity, limit: Duration) -> Done<bool> {
+        let Some(source) = self.reads(&known.source, &known.topic) else { return Ok(false) };
+        let cluster = self.context.cluster_of(source);
+        let Ok(Some(now)) = self.admin(cluster)?.describe_topic(&known.topic, limit) else {
+            return Ok(false);
+        };
+        if now.id.as_deref().is_some_and(|id| known.was_replaced_by(id)) {
+            return Err(Trouble::Refused(format!(
+                "topic `{}` was deleted and created anew while it was read",
+                known.topic
+            )));
+        }
+        let is_read = |partition| self.assigned.contains(&(source, known.topic.clone(), partition));
+        Ok(!(0..now.partitions).all(is_read))
+    }
+
+    /// Whether topics match a source's patterns that are not read.
+    fn look_for_topics(&mut self, source: usize, limit: Duration) -> bool {
+        let Ok(topics) = self.matching(source, limit) else { return false };
+        let assigned: BTreeSet<&String> =
+            self.assigned.iter().filter(|(of, ..)| *of == source).map(|(_, topic, _)| topic).collect();
+        topics.iter().any(|topic| !assigned.contains(topic))
     }
 
     /// Whether a known position is of a topic that a source reads by a pattern and that is not there now: it keeps its position.
