@@ -214,9 +214,7 @@ impl Run {
     }
 
     fn line(&self, record: OutputRecord) -> String {
-        let text = |bytes: Option<&[u8]>| {
-            bytes.map_or("-".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
+        let text = |bytes: Option<&[u8]>| bytes.map_or("-".to_owned(), printable);
         let topic = &self.plan.output_topics[record.topic()].name;
         let partition = record.partition().map_or(String::new(), |partition| format!("/{partition}"));
         let mut line = format!(
@@ -247,6 +245,12 @@ impl Run {
         }
         line
     }
+}
+
+/// Control characters would make a case something that no editor shows.
+fn printable(bytes: &[u8]) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    String::from_utf8_lossy(bytes).chars().map(shown).collect()
 }
 
 #[test]
