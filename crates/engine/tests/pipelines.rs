@@ -245,3 +245,10 @@ fn restart_strategies_are_the_pipelines_then_the_daemons_then_the_built_in() {
         assert_eq!(plan.restart, expected, "{pipeline} over {daemon}");
     }
 }
+
+#[test]
+fn the_pipeline_in_the_documentation_is_valid() {
+    let page = include_str!("../../../docs/sources.md");
+    let (_, block) = page.split_once("```yaml\n").unwrap();
+    compile(block.split_once("```").unwrap().0);
+}

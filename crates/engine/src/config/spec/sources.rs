@@ -139,12 +139,12 @@ fn format(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Format> {
                 found.push(Diagnostic::new(Code::BadValue, key.span, message));
             }
         }
-        if let Some(null) = fields.get("null").and_then(|node| text(node, "`null`", found)) {
+        if let Some(null) = fields.get("null_text").and_then(|node| text(node, "`null_text`", found)) {
             csv.null = null.value;
         }
     } else if format.is_none() {
         // Of which format these are is not known.
-        for key in ["delimiter", "quote", "null"] {
+        for key in ["delimiter", "quote", "null_text"] {
             fields.get(key);
         }
     }
