@@ -467,6 +467,8 @@ pub enum SinkValue {
     Json(JsonFormat),
     /// The source record's value, bytes as they came.
     Incoming,
+    /// The row's one column, as [`RawColumn`](crate::formats::plain::RawColumn) writes it; NULL is a tombstone.
+    Column,
 }
 
 impl SinkValue {
@@ -474,7 +476,7 @@ impl SinkValue {
     pub fn json(self) -> JsonFormat {
         match self {
             SinkValue::Json(format) => format,
-            SinkValue::Incoming => JsonFormat::DEFAULT,
+            SinkValue::Incoming | SinkValue::Column => JsonFormat::DEFAULT,
         }
     }
 }

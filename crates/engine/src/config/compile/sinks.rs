@@ -22,6 +22,7 @@ pub(super) struct AnalyzedSink {
     pub as_it_came: bool,
     pub timestamp: Option<Typed>,
     pub partition: Option<Typed>,
+    pub value: SinkValue,
     pub on_error: OnError,
 }
 
@@ -49,10 +50,6 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
     let shape = &streams.shape(input);
     let scope = &shape.scope;
     let of_errors = matches!(input, Reads::Errors(_));
-    if sink.value.value == SinkValue::Incoming && !of_errors {
-        let message = "`format: raw` writes records as they came: it is for `SOURCE.errors`";
-        found.push(Diagnostic::new(Code::BadValue, sink.value.span, message).hint("write `format: json`"));
-    }
     if let Some(source) = &shape.tombstones {
         refuse_computed(sink, source, found);
     }
@@ -67,12 +64,37 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
                 *is == TIMESTAMP || is.is_integer()
             })
         }),
+        value: value(sink, shape, of_errors, found),
         partition: sink
             .partition
             .as_ref()
             .and_then(|sql| of_type(sql, "`partition`", "an integer", scope, found, DataType::is_integer)),
         on_error: shape.on_error,
     }
+}
+
+/// `format: raw` is the record as it came for errors, and the one column for any other rows.
+fn value(sink: &Sink, shape: &Shape, of_errors: bool, found: &mut Vec<Diagnostic>) -> SinkValue {
+    if sink.value.value != SinkValue::Incoming || of_errors || shape.scope.open {
+        return sink.value.value;
+    }
+    let mut refuse = |message: String, hint: &str| {
+        found.push(Diagnostic::new(Code::BadValue, sink.value.span, message).hint(hint));
+    };
+    match &shape.scope.columns[..] {
+        [column] if !shape.kept => {
+            if let Some(data_type) = column.data_type.as_ref().filter(|is| !RawColumn::supports(is)) {
+                let message = format!("`format: raw` cannot write {}", sql_type(data_type));
+                refuse(message, "it writes varchar, binary, json, and numbers as Java's serializers do");
+            }
+        }
+        columns => {
+            let kept = if shape.kept { " and undeclared members" } else { "" };
+            let message = format!("`format: raw` writes one column, these rows have {}{kept}", columns.len());
+            refuse(message, "a step with `select` can leave one; or write `format: json`");
+        }
+    }
+    SinkValue::Column
 }
 
 /// A tombstone has no columns: nothing that a sink writes can be computed from them.
