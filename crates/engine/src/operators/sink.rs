@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
 use crate::expr::Expr;
+use crate::formats::csv_encode::{CsvEncoder, CsvRows};
 use crate::formats::json_encode::{JsonEncoder, JsonRows};
 use crate::formats::plain::{RawColumn, TextColumn};
 use crate::message::MessageBatch;
@@ -74,6 +75,7 @@ enum KeyWriter {
 #[derive(Debug)]
 enum ValueWriter {
     Json(JsonEncoder),
+    Csv(CsvEncoder),
     /// The source record's.
     Incoming,
     /// The one column.
@@ -98,6 +100,7 @@ enum Topic<'a> {
 
 enum Values<'a> {
     Json(JsonRows<'a>),
+    Csv(CsvRows<'a>),
     Incoming,
     Raw(RawColumn<'a>),
 }
@@ -147,8 +150,12 @@ impl SinkWriter {
             partition: sink.partition.is_some(),
             headers,
             key,
-            value: match sink.value {
-                SinkValue::Json(format) => ValueWriter::Json(JsonEncoder::new(&sink.schema, format)),
+            value: match &sink.value {
+                SinkValue::Json(format) => ValueWriter::Json(JsonEncoder::new(&sink.schema, *format)),
+                SinkValue::Csv(csv, format) => {
+                    let columns = sink.schema.fields().len();
+                    ValueWriter::Csv(CsvEncoder::new(csv.clone(), columns, *format))
+                }
                 SinkValue::Incoming => ValueWriter::Incoming,
                 SinkValue::Column => ValueWriter::Raw,
             },
@@ -244,6 +251,7 @@ impl SinkWriter {
     fn bind_value<'a>(&'a self, rows: &'a RecordBatch) -> Result<Values<'a>, String> {
         Ok(match &self.value {
             ValueWriter::Json(encoder) => Values::Json(encoder.bind(rows)?),
+            ValueWriter::Csv(encoder) => Values::Csv(encoder.bind(rows)?),
             ValueWriter::Incoming => Values::Incoming,
             ValueWriter::Raw => {
                 let column = rows.columns().first().and_then(|column| RawColumn::bind(column.as_ref()));
@@ -313,6 +321,7 @@ impl SinkWriter {
         rows.write_key(row, origin, messages, &mut record).map_err(encode)?;
         match &rows.values {
             Values::Json(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
+            Values::Csv(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
             Values::Raw(column) => {
                 record.value_or_null(|bytes| Ok::<_, String>(column.write(row, bytes))).map_err(encode)?
             }
