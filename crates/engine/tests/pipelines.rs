@@ -179,7 +179,7 @@ fn routes() {
         by_country.topic
     );
     assert_eq!((&by_country.key, &broken.key), (&Key::Raw(0), &Key::Incoming));
-    assert_eq!((broken.input, broken.value), (Stream::Errors(0), SinkValue::Incoming));
+    assert_eq!((broken.input, &broken.value), (Stream::Errors(0), &SinkValue::Incoming));
     // What cannot be written there must not come back.
     assert_eq!(broken.on_error, OnError::Fail);
 }
