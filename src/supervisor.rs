@@ -507,7 +507,7 @@ mod tests {
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.unwrap() })
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(300), future).await.unwrap() })
     }
 
     #[test]

@@ -202,12 +202,17 @@ fn values_of_files_and_credentials_show_nowhere_while_all_is_well() {
     for format in ["text", "json"] {
         let scenario = Scenario::new("secret-values");
         scenario.create_topics(1);
-        let topic = format!("{MARKER}.{}", scenario.name);
+        // Not the other topics of the broker, which librdkafka lists: this value.
+        let topic = format!("{}.hush-hush", scenario.name);
+        let client = format!("{MARKER}-{format}");
+        let without = |text: &str, what: &str| {
+            assert!(!text.contains(&topic) && !text.contains(&client), "{what} tells the secret");
+        };
         scenario.kafka.create_topic(&topic, 2);
         let orders = Orders { records: 2_000, partitions: 2, ..Orders::default() };
         write_all(scenario.kafka, &topic, orders.generate());
         let secret = scenario.write("topic", &format!("{topic}\n"));
-        scenario.write("client", &format!("{MARKER}-client"));
+        scenario.write("client", &client);
         let kafka = format!(
             "kafka: {{ bootstrap_servers: \"{}\", properties: {{ client.id: \"${{credential:client}}\", debug: all }} }}",
             scenario.kafka.bootstrap()
@@ -233,12 +238,12 @@ fn values_of_files_and_credentials_show_nowhere_while_all_is_well() {
         });
         for path in ["/metrics", "/readyz", "/healthz", "/", "/api/v1/pipelines", "/api/v1/reload"] {
             let answer = daemon.get(path).expect("no answer");
-            without_marker(&answer.body, path);
+            without(&answer.body, path);
         }
         daemon.signal(libc::SIGTERM);
         assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log_end());
         let log = daemon.log();
-        without_marker(&log, "the log");
+        without(&log, "the log");
         assert!(log.contains("***"), "the secret was never about to be told: this proves nothing");
         if format == "json" {
             for line in log.lines() {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use onceflow_integration_tests::daemon::{Daemon, PATIENCE};
 use onceflow_integration_tests::http::free_port;
+use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::topic::Live;
 
 /// The service manager's end of the notifications.
 struct Manager {
@@ -45,6 +47,12 @@ fn the_service_manager_is_told() {
     let scenario = Scenario::new("notified");
     scenario.create_topics(1);
     let file = scenario.write_windowed(&Settings::default());
+    let live = Live::start(
+        scenario.kafka,
+        &scenario.input(),
+        500,
+        Orders { partitions: 1, ..Orders::default() }.endless(),
+    );
     let mut manager = Manager::new(&scenario);
     let notified = [("NOTIFY_SOCKET", manager.path.clone()), ("WATCHDOG_USEC", "1000000".to_owned())];
     let notified = notified.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -70,6 +78,7 @@ fn the_service_manager_is_told() {
         manager.hears(&["WATCHDOG=1"]);
     }
     assert!(daemon.poll().is_none() && second.is_ready());
+    live.stop();
     second.stop();
 
     daemon.signal(libc::SIGTERM);
@@ -112,12 +121,20 @@ fn who_is_fenced_stays_up_even_if_it_is_never_to_be_restarted() {
     let scenario = Scenario::new("fenced-for-good");
     scenario.create_topics(1);
     let file = with_restart(&scenario, "{ strategy: none }", None);
+    // Who has nothing to commit does not notice that it was fenced.
+    let live = Live::start(
+        scenario.kafka,
+        &scenario.input(),
+        500,
+        Orders { partitions: 1, ..Orders::default() }.endless(),
+    );
     let mut first = Daemon::run(&scenario, &file);
     first.wait_until_ready();
     let mut second = Daemon::run(&scenario, &file);
     second.wait_until_ready();
     first.eventually_alive("to be fenced", |daemon| daemon.is_fenced().then_some(()));
     assert!(second.is_ready());
+    live.stop();
     second.stop();
     first.stop();
 }

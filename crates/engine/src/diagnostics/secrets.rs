@@ -83,9 +83,15 @@ impl Secrets {
         masked
     }
 
-    /// The same, and of each of their words: for what is said of a text that holds one, and may quote a part of it.
+    /// The same, and of each of their words and of what is quoted of them: for what is said of a text that holds one.
     pub fn mask_words(&self, text: &str) -> String {
-        let mut masked = self.mask(text).into_owned();
+        let parts = self.mask(text);
+        // Every second part stands between backquotes.
+        let quoted = |(i, part): (usize, &str)| {
+            let is_part = i % 2 == 1 && self.values.iter().any(|value| value.contains(part));
+            if is_part { MASK.to_owned() } else { part.to_owned() }
+        };
+        let mut masked = parts.split('`').enumerate().map(quoted).collect::<Vec<_>>().join("`");
         for word in self.values.iter().flat_map(|value| value.split(|c: char| !is_of_word(c))) {
             if !word.is_empty() {
                 masked = replace(&masked, word, true);
@@ -160,7 +166,9 @@ fn value_of_secret(line: &str) -> Option<usize> {
         let start = rest + found;
         let end = line[start..].find(|c| !is_name(c)).map_or(line.len(), |length| start + length);
         let name = &line[start..end];
-        if is_secret(name) {
+        // Which credential it is may be seen.
+        let refers = name == "credential" && line[..start].ends_with("${");
+        if is_secret(name) && !refers {
             let behind = line[end..].trim_start_matches(['"', '\'']).trim_start();
             if behind.starts_with([':', '=']) {
                 return Some(line.len() - behind.len() + 1);
@@ -200,6 +208,7 @@ mod tests {
             secrets.mask_words("`more` is no number, nor is `moreover`"),
             "`***` is no number, nor is `moreover`"
         );
+        assert_eq!(secrets.mask_words("ends before `ter2`, not `zz`"), "ends before `***`, not `zz`");
         assert_eq!(format!("{secrets:?}"), "***");
         assert!(Secrets::default().mask("x").eq("x") && Secrets::default().is_empty());
     }
@@ -222,6 +231,8 @@ mod tests {
             ("ssl.ca.location: /etc/ca.pem\n", "ssl.ca.location: /etc/ca.pem\n"),
             ("where: token > 5", "where: token > 5"),
             ("API_TOKEN=abc", "API_TOKEN=***"),
+            ("a: ${credential:x}", "a: ${credential:x}"),
+            ("a: ${TOKEN:-abc}", "a: ${TOKEN:*****"),
         ] {
             assert_eq!(hide(text), expected);
             assert_eq!(hide(text).len(), text.len());
