@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use crossbeam_channel::{Sender, bounded};
 use onceflow_engine::plan::Plan;
 use onceflow_protocol::ErrorKind;
-use onceflow_protocol::coordinator::{Failure, Outcome};
+use onceflow_protocol::coordinator::{Failure, Outcome, Requests};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::inputs::{Inputs, Loaded, Pipeline};
 use crate::metrics::Metrics;
-use crate::pipeline::{Context, Driver, PipelineStatus, Request, Status, Statuses, said};
+use crate::pipeline::{Context, Driver, PipelineStatus, Request, Savepoint, Status, Statuses, said};
 use crate::service_manager;
 use crate::settings::Settings;
 
@@ -29,10 +29,12 @@ use crate::settings::Settings;
 const REQUESTS: usize = 16;
 
 /// How the daemon runs its pipelines.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Mode {
     /// Stop at the offsets that are the sources' ends now.
     pub until_end: bool,
+    /// What the command line asks of a start, once; of the only pipeline.
+    pub requests: Requests,
 }
 
 /// How a pipeline is stopped.
@@ -144,8 +146,8 @@ impl Supervisor {
             shared: Arc::new(Shared {
                 inputs,
                 settings,
-                mode,
                 stays: directory && !mode.until_end,
+                mode,
                 metrics,
                 statuses: Statuses::default(),
                 table: Mutex::default(),
@@ -340,7 +342,8 @@ impl Supervisor {
         let (ended, outcome) = watch::channel(None);
         let (namespace, until_end) = (&shared.settings.namespace, shared.mode.until_end);
         let mut running = Weak::new();
-        match Context::new(plan.clone(), namespace, until_end, metrics.clone()) {
+        let once = shared.mode.requests.clone();
+        match Context::new(plan.clone(), namespace, until_end, once, metrics.clone()) {
             Ok(context) => {
                 let context = Arc::new(context);
                 running = Arc::downgrade(&context);
@@ -373,6 +376,26 @@ impl Supervisor {
     /// What a pipeline does, as it was started.
     pub fn plan(&self, pipeline: &str) -> Option<Arc<Plan>> {
         self.table().pipelines.get(pipeline).map(|supervised| supervised.plan.clone())
+    }
+
+    /// The daemon's namespace.
+    pub fn namespace(&self) -> &str {
+        &self.shared.settings.namespace
+    }
+
+    /// Takes a checkpoint of a pipeline and keeps a copy of it: the copy, or why there is none.
+    ///
+    /// # Errors
+    /// If there is no such pipeline.
+    pub async fn savepoint(
+        &self,
+        pipeline: &str,
+        name: String,
+    ) -> Result<Result<Savepoint, String>, Unknown> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.ask(pipeline, Request::Savepoint { name, reply })?;
+        let gone = |_| Err("the pipeline does not run, or failed before the savepoint was made".to_owned());
+        Ok(answer.await.unwrap_or_else(gone))
     }
 
     /// Where a pipeline was read.

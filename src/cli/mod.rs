@@ -3,6 +3,7 @@
 //! A command is a struct of its arguments with a `run` that returns the exit code. What is shared: `exit` (how a process ends), and
 //! [`Inputs`](crate::inputs::Inputs) (settings and plans, or every mistake).
 
+mod against;
 mod exit;
 mod run;
 mod validate;

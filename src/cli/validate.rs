@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::exit::refuse;
+use super::against::against_running;
+use super::exit::{ended, refuse};
 use crate::inputs::Inputs;
 
 /// Check pipeline files without any network: every mistake, with its place; exit code 78 if there is one
@@ -18,6 +19,9 @@ pub struct ValidateArgs {
     /// The daemon's own settings [default: /etc/onceflow/onceflow.yaml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Tell what a deployment would do to the pipelines as they run now: what goes on, and what would be refused
+    #[arg(long)]
+    against_running: bool,
 }
 
 impl ValidateArgs {
@@ -25,6 +29,7 @@ impl ValidateArgs {
     pub fn run(&self) -> ExitCode {
         let inputs = Inputs { named: self.files.clone(), config: self.config.clone() };
         match inputs.load() {
+            Ok(loaded) if self.against_running => ended(against_running(&loaded)),
             Ok(loaded) => {
                 for pipeline in &loaded.pipelines {
                     println!("{}: pipeline `{}` is valid", pipeline.file.display(), pipeline.plan.pipeline);

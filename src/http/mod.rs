@@ -6,6 +6,7 @@
 mod api;
 mod guard;
 mod mask;
+pub mod savepoints;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -66,7 +67,7 @@ impl HttpServer {
             .route("/metrics", get(async |State(app): State<App>| scrape(&app.metrics)))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(async |State(app): State<App>| readiness(&app.supervisor.list())))
-            .nest("/api/v1", api::routes())
+            .nest("/api/v1", savepoints::routes().merge(api::routes()))
             .layer(axum::middleware::from_fn(mask::mask))
             .layer(axum::middleware::from_fn_with_state(Arc::new(self.guard), guard::guard))
             .with_state(app);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onceflow_engine::plan::{self, Plan, Source, Stream};
-use onceflow_protocol::coordinator::{Restart, Settings, TimeInput, WindowedStep};
+use onceflow_protocol::coordinator::{Requests, Restart, Settings, TimeInput, WindowedStep};
 use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
 use crate::kafka::{Connection, KafkaError};
@@ -74,6 +74,7 @@ impl Context {
         plan: Arc<Plan>,
         namespace: &str,
         until_end: bool,
+        requests: Requests,
         metrics: Arc<PipelineMetrics>,
     ) -> Result<Context, KafkaError> {
         let Names { group_id, transactional_id, control_topic } = Names::of(&plan, namespace);
@@ -96,7 +97,7 @@ impl Context {
         Ok(Context {
             connections,
             clusters,
-            settings: settings(&plan, transactional_id.clone(), until_end),
+            settings: settings(&plan, transactional_id.clone(), until_end, requests),
             windowed: windowed_steps(&plan),
             held_limit: ((memory / HELD_PART) as usize).max(1 << 20),
             table_share: (memory / TABLES_PART / workers as u64).max(64 << 10),
@@ -231,7 +232,7 @@ fn windowed_steps(plan: &Plan) -> Vec<usize> {
     (0..plan.steps.len()).filter(|step| plan.steps[*step].window.is_some()).collect()
 }
 
-fn settings(plan: &Plan, transactional_id: String, until_end: bool) -> Settings {
+fn settings(plan: &Plan, transactional_id: String, until_end: bool, requests: Requests) -> Settings {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let checkpoint = &plan.checkpoint;
     let windowed = windowed_steps(plan);
@@ -239,9 +240,11 @@ fn settings(plan: &Plan, transactional_id: String, until_end: bool) -> Settings 
         inputs: time_inputs(plan, &plan.steps[*step].inputs, &windowed),
         lateness_ms: plan.steps[*step].window.as_ref().map_or(0, |window| window.lateness_ms),
     });
+    let renamed = plan.sources.iter().filter_map(|source| Some((source.was.clone()?, source.name.clone())));
     Settings {
         transactional_id,
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+        renamed: renamed.collect(),
         steps: steps.collect(),
         workers: plan.parallelism.max(1),
         interval_ms: ms(checkpoint.interval),
@@ -262,6 +265,7 @@ fn settings(plan: &Plan, transactional_id: String, until_end: bool) -> Settings 
                 Restart::FailureRate { failures, per_ms: ms(per), delay_ms: ms(delay) }
             }
         },
+        requests,
     }
 }
 

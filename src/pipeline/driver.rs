@@ -13,7 +13,7 @@ use super::context::Context;
 use super::keeper::Keeper;
 use super::kill_point::KillPoint;
 use super::load::Load;
-use super::messages::{DriverSender, ToDriver, ToKeeper, ToSink, ToWorker, fail};
+use super::messages::{DriverSender, SavepointReply, ToDriver, ToKeeper, ToSink, ToWorker, fail};
 use super::sink::Sink;
 use super::status::Status;
 use super::story;
@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(5);
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Asks of the pipeline from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Request {
     /// Final checkpoint, then end.
     Stop,
@@ -32,6 +32,13 @@ pub enum Request {
     Drain,
     /// End at once: what was read since the last checkpoint will be read again.
     Abandon,
+    /// Take a checkpoint, and keep a copy of it.
+    Savepoint {
+        /// Name of the copy.
+        name: String,
+        /// Dropped, without an answer, if the run fails or ends before.
+        reply: SavepointReply,
+    },
 }
 
 /// The threads of one run, and how to reach them.
@@ -58,6 +65,8 @@ pub struct Driver {
     ticked: Instant,
     outcome: Option<Outcome>,
     story: story::Story,
+    /// Who waits for savepoints, by their names.
+    waiting: Vec<(String, SavepointReply)>,
 }
 
 impl Driver {
@@ -78,6 +87,7 @@ impl Driver {
             began: now,
             ticked: now,
             outcome: None,
+            waiting: vec![],
         }
     }
 
@@ -92,11 +102,20 @@ impl Driver {
                 return outcome;
             }
             if let Ok(request) = self.requests.try_recv() {
-                self.handle(match request {
+                let event = match request {
                     Request::Stop => Event::Stop,
                     Request::Drain => Event::Drain,
                     Request::Abandon => Event::Abandon,
-                });
+                    Request::Savepoint { name, reply } => {
+                        if self.coordinator.phase() == Phase::Fenced {
+                            let _ = reply.send(Err("another instance has taken over".to_owned()));
+                            continue;
+                        }
+                        self.waiting.push((name.clone(), reply));
+                        Event::Savepoint(name)
+                    }
+                };
+                self.handle(event);
                 continue;
             }
             match self.inbox.recv_timeout(TICK) {
@@ -122,6 +141,7 @@ impl Driver {
         match &event {
             Event::ClaimCommitted => KillPoint::AfterClaim.pass(),
             Event::StartCommitted => KillPoint::AfterEpochZero.pass(),
+            Event::Imported(_) => KillPoint::AfterImport.pass(),
             Event::Durable { .. } => KillPoint::AfterSnapshot.pass(),
             _ => {}
         }
@@ -168,6 +188,11 @@ impl Driver {
             }
             Effect::StopReading => run.to_workers(|| ToWorker::StopReading),
             Effect::Resume => run.to_workers(|| ToWorker::Resume),
+            Effect::MakeSavepoint { name, decision } => {
+                let at = self.waiting.iter().position(|(waiting, _)| *waiting == name);
+                let reply = at.map(|at| self.waiting.swap_remove(at).1);
+                let _ = run.keeper.send(ToKeeper::Savepoint { name, decision, reply });
+            }
             effect => {
                 if let Effect::WriteSnapshot(_) = effect {
                     KillPoint::BeforeSnapshot.pass();
@@ -219,6 +244,7 @@ impl Driver {
     /// Lets go of everything of the run. Its threads end by themselves; one that is stuck in a call is left behind, harmless
     /// once its producer is fenced. Only at the very end is there a wait, for the notes about the last commit.
     fn tear_down(&mut self) {
+        self.waiting.clear();
         let Some(mut run) = self.run.take() else { return };
         let threads = std::mem::take(&mut run.threads);
         drop(run);

@@ -14,6 +14,8 @@ pub enum KillPoint {
     AfterClaim,
     /// The start offsets of a new pipeline are committed.
     AfterEpochZero,
+    /// A savepoint's files are back among the checkpoints, nothing is decided.
+    AfterImport,
     /// Workers are frozen, no byte of the snapshot is written.
     BeforeSnapshot,
     /// The snapshot is durable, the decision has not been sent.
@@ -34,6 +36,7 @@ impl KillPoint {
         match self {
             KillPoint::AfterClaim => "after-claim",
             KillPoint::AfterEpochZero => "after-epoch-zero",
+            KillPoint::AfterImport => "after-import",
             KillPoint::BeforeSnapshot => "before-snapshot",
             KillPoint::AfterSnapshot => "after-snapshot",
             KillPoint::AfterDecision => "after-decision",

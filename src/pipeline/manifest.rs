@@ -10,10 +10,10 @@ use onceflow_protocol::{Epoch, Frontiers, ManifestRef, Position, TopicIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's form and of the layouts that it refers to (keys, rows, lanes, segments).
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Everything that a restore needs, apart from the rows themselves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT_VERSION`].
     pub format: u32,
@@ -59,10 +59,26 @@ pub struct StepState {
     pub id: u32,
     /// Its name in the pipeline file.
     pub name: String,
-    /// What its state depends on: window, groups, aggregates.
+    /// What its state depends on: window and groups.
     pub identity: String,
+    /// Its aggregates, in the order of the state's bytes.
+    pub aggregates: Vec<AggregateState>,
+    /// What rows had to pass to get here, and what became of them.
+    pub above: String,
     /// How far its windows have got.
     pub frontiers: Frontiers,
+}
+
+/// An aggregate in the state of a windowed step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateState {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// What its state depends on.
+    pub identity: String,
+    /// Windows that begin before this instant, milliseconds, were open when the aggregate was added: it is not known for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
 }
 
 /// A snapshot that is not to be deleted.
@@ -89,6 +105,18 @@ impl From<Kept> for KeptSnapshot {
 }
 
 impl Manifest {
+    /// Whether the snapshot holds any row of the state with this number.
+    pub fn holds(&self, state_id: u32) -> bool {
+        self.panes_of(state_id).next().is_some()
+    }
+
+    /// The panes of the state with this number, in memory or cold.
+    pub fn panes_of(&self, state_id: u32) -> impl Iterator<Item = i64> {
+        let live = self.live.extents().iter().map(|extent| (extent.step, extent.pane));
+        let cold = self.runs.iter().map(|run| (run.step, run.pane));
+        live.chain(cold).filter(move |(step, _)| *step == state_id).map(|(_, pane)| pane)
+    }
+
     /// Every file that a restore of this snapshot needs; `own` is the file that holds the manifest.
     pub fn files(&self, own: &str) -> Vec<String> {
         let extents = self.live.files().map(str::to_string);

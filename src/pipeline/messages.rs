@@ -7,6 +7,8 @@ use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
 
+use super::savepoint::Savepoint;
+
 /// To the driver, from every thread of a run.
 pub enum ToDriver {
     /// For the coordinator.
@@ -85,10 +87,22 @@ pub enum ToSink {
     Release,
 }
 
+/// Where the answer to a request for a savepoint goes: what was made, or why nothing was.
+pub type SavepointReply = tokio::sync::oneshot::Sender<Result<Savepoint, String>>;
+
 /// To the thread that owns the checkpoint storage and the reader.
 pub enum ToKeeper {
     /// An effect of the coordinator.
     Effect(Effect),
+    /// Copy a committed snapshot, and tell whoever asked.
+    Savepoint {
+        /// Name of the savepoint.
+        name: String,
+        /// What to copy.
+        decision: Box<Decision>,
+        /// Who asked, if anybody waits.
+        reply: Option<SavepointReply>,
+    },
     /// A worker's changes at a barrier.
     Frozen {
         /// Which worker.

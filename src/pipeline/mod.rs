@@ -16,6 +16,7 @@
 //! A **run** is a set of such threads, from one start to the next failure; after a failure all of it is thrown away.
 //! Only the driver, which holds the coordinator, lives on.
 
+mod change;
 mod context;
 mod driver;
 mod keeper;
@@ -24,6 +25,7 @@ mod load;
 mod manifest;
 mod messages;
 mod meter;
+mod savepoint;
 mod sink;
 mod status;
 mod story;
@@ -31,4 +33,6 @@ mod worker;
 
 pub use context::{Context, Names, host_name};
 pub use driver::{Driver, Request, said};
+pub use keeper::foresee;
+pub use savepoint::{Savepoint, savepoint_name, savepoints};
 pub use status::{PipelineStatus, Status, Statuses};

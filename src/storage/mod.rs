@@ -9,6 +9,7 @@
 //!     snapshots/<epoch, 20 digits>-<attempt>.snapshot     changed rows of one barrier, its manifest at the end
 //!     cold/<incarnation>/<file>                           files of the cold store, as they came up
 //!     confirmed                                           the newest confirmed epoch (JSON)
+//!     savepoints/<name>/                                  a copy of one snapshot, with the same names, and savepoint.json
 //! ```
 //!
 //! # Guarantees
@@ -36,4 +37,4 @@ mod shard;
 pub use error::{StorageError, StorageErrorKind};
 pub use name::FileName;
 pub(crate) use name::check_component;
-pub use shard::ShardStorage;
+pub use shard::{ShardStorage, check_savepoint_name};

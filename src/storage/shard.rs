@@ -9,6 +9,11 @@ use super::durable::{Temporary, create_directory, links_unsupported, sync_direct
 use super::name::check_component;
 use super::{FileName, StorageError};
 
+/// Where savepoints are.
+const SAVEPOINTS: &str = "savepoints";
+/// How the directory of a savepoint ends while it is made.
+const UNFINISHED: &str = ".tmp";
+
 /// The files of one shard. Calls block, and may come from several threads at once.
 #[derive(Clone, Debug)]
 pub struct ShardStorage {
@@ -45,7 +50,7 @@ impl ShardStorage {
         self.directory.join(name.as_str())
     }
 
-    /// All files, ascending by name. Files whose names are not of our making are left out, so that nobody removes them.
+    /// All files but those of savepoints, ascending by name. Files whose names are not of our making are left out, so that nobody removes them.
     pub fn list(&self) -> Result<Vec<FileName>, StorageError> {
         let mut names = Vec::new();
         let mut pending = vec![String::new()];
@@ -65,7 +70,9 @@ impl ShardStorage {
                     continue;
                 };
                 let kind = entry.file_type().map_err(failed)?;
-                if kind.is_dir() {
+                if name.as_str() == SAVEPOINTS {
+                    // Theirs are nobody's to tidy up.
+                } else if kind.is_dir() {
                     pending.push(format!("{name}/"));
                 } else if kind.is_file() {
                     names.push(name);
@@ -74,6 +81,59 @@ impl ShardStorage {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// The savepoint of this name, a directory like this one; whether there is one shows when it is read.
+    pub fn savepoint(&self, name: &str) -> Result<ShardStorage, StorageError> {
+        check_savepoint_name(name)?;
+        Ok(ShardStorage { directory: self.directory.join(SAVEPOINTS).join(name) })
+    }
+
+    /// The names of all savepoints, ascending.
+    pub fn savepoints(&self) -> Result<Vec<String>, StorageError> {
+        let directory = self.directory.join(SAVEPOINTS);
+        let failed = |error| StorageError::io(&directory, error);
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = vec![];
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            names.extend(check_savepoint_name(&name).is_ok().then_some(name));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Makes a savepoint: `fill` gets an empty directory, which then appears under the name, whole or not at all.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Exists`](super::StorageErrorKind::Exists) if there is a savepoint of that name.
+    pub fn create_savepoint<E: From<StorageError>>(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&ShardStorage) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let target = self.savepoint(name)?.directory;
+        let parent = self.directory.join(SAVEPOINTS);
+        let directory = parent.join(format!("{name}.{:016x}{UNFINISHED}", rand::random::<u64>()));
+        create_directory(&directory)?;
+        let draft = ShardStorage { directory };
+        let published = fill(&draft).and_then(|()| {
+            // Renaming a directory over another works only where that is empty.
+            fs::rename(&draft.directory, &target).map_err(|error| {
+                let error = if target.exists() { io::ErrorKind::AlreadyExists.into() } else { error };
+                StorageError::io(&target, error)
+            })?;
+            Ok(sync_directory(&parent)?)
+        });
+        if published.is_err() {
+            // A crash leaves it behind: it has no name that a savepoint could have.
+            let _ = fs::remove_dir_all(&draft.directory);
+        }
+        published
     }
 
     /// Writes a new file. Returns what `write` returned, and the file's length in bytes.
@@ -190,6 +250,15 @@ impl ShardStorage {
         let parent = target.parent().unwrap_or(&self.directory).to_owned();
         create_directory(&parent)?;
         Ok((target, parent))
+    }
+}
+
+/// Refuses what cannot be the name of a savepoint.
+pub fn check_savepoint_name(name: &str) -> Result<(), StorageError> {
+    check_component(name).map_err(|what| StorageError::name(name, what))?;
+    match name.ends_with(UNFINISHED) {
+        true => Err(StorageError::name(name, "a savepoint's name does not end in `.tmp`")),
+        false => Ok(()),
     }
 }
 
@@ -384,6 +453,34 @@ mod tests {
         // Dropping a leftover is the same call as for any orphan.
         storage.remove(&FileName::parse(&leftover).unwrap()).unwrap();
         assert_eq!(names(&storage), [name.as_str()]);
+    }
+
+    #[test]
+    fn savepoints_appear_whole_and_apart() {
+        let (_root, storage) = open();
+        let file = FileName::parse("savepoint.json").unwrap();
+        let write = |content: &'static [u8]| {
+            let file = file.clone();
+            move |draft: &ShardStorage| draft.create(&file, |out| out.write_all(content)).map(drop)
+        };
+        assert_eq!(storage.savepoints().unwrap(), Vec::<String>::new());
+        let failed = storage.create_savepoint("early", |draft| {
+            write(b"half")(draft)?;
+            assert_eq!(storage.savepoints().unwrap(), Vec::<String>::new());
+            Err(StorageError::damaged("elsewhere", "full"))
+        });
+        assert_eq!(failed.unwrap_err().kind(), StorageErrorKind::Damaged);
+        storage.create_savepoint("late", write(b"whole")).unwrap();
+        let again = storage.create_savepoint("late", write(b"other")).unwrap_err();
+        assert_eq!(again.kind(), StorageErrorKind::Exists);
+        assert_eq!(storage.savepoints().unwrap(), ["late"]);
+        assert_eq!(storage.savepoint("late").unwrap().read(&file).unwrap(), b"whole");
+        assert_eq!(names(&storage), Vec::<String>::new(), "no orphan is looked for among them");
+        for name in ["", "..", "a/b", "x.tmp", "a b"] {
+            assert_eq!(storage.savepoint(name).unwrap_err().kind(), StorageErrorKind::Name, "{name}");
+        }
+        let left: Vec<_> = fs::read_dir(storage.directory.join(SAVEPOINTS)).unwrap().collect();
+        assert_eq!(left.len(), 1, "what failed has tidied up");
     }
 
     #[test]

@@ -35,15 +35,26 @@ pub use crate::operators::sink::TopicLimits;
 use crate::output::Output;
 use crate::plan::{Late, Plan, Stream, Tombstones, Window};
 use crate::state::cold::ColdStore;
+use crate::state::table::StateColumn;
 use crate::state::window_state::WindowState;
 
 /// Where a windowed step begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepStart {
     /// Durable number of the step's state.
     pub state_id: u32,
     /// How far its windows had got.
     pub frontiers: Frontiers,
+    /// Its aggregates, in the order of the state's bytes.
+    pub columns: Vec<StateColumn>,
+}
+
+impl StepStart {
+    /// Where a new step with this window begins.
+    pub fn fresh(state_id: u32, window: &Window) -> StepStart {
+        let columns = StateColumn::planned(window.aggregates.len());
+        StepStart { state_id, frontiers: Frontiers::START, columns }
+    }
 }
 
 /// What a call to [`Worker::process`] found.
@@ -122,7 +133,7 @@ impl Worker {
             )));
         }
         let window = |((step, window), start): ((usize, &Window), &StepStart)| {
-            let state = Some(WindowState::new(start.state_id, window)?);
+            let state = Some(WindowState::new(start.state_id, window, start.columns.clone())?);
             Ok::<_, WorkerError>(StepWindow { step, frontiers: start.frontiers, state })
         };
         let stages = |count: usize| vec![StageCounts::default(); count];

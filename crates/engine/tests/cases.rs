@@ -71,9 +71,8 @@ struct Run {
 
 impl Run {
     fn new(plan: Plan, mode: Mode) -> Run {
-        let windowed = plan.steps.iter().filter(|step| step.window.is_some()).count();
-        let start = |state_id| StepStart { state_id, frontiers: Frontiers::START };
-        let starts: Vec<_> = (0..windowed as u32).map(start).collect();
+        let windows = plan.steps.iter().filter_map(|step| step.window.as_ref());
+        let starts: Vec<_> = (0..).zip(windows).map(|(id, window)| StepStart::fresh(id, window)).collect();
         let (plan, cold) = (Arc::new(plan), Arc::new(MemoryColdStore::new()));
         let worker = |i| Worker::new(plan.clone(), i, mode.workers, &starts, cold.clone()).unwrap();
         let workers = (0..mode.workers).map(worker).collect();

@@ -46,6 +46,12 @@ pub enum Planted {
     OldExtentsKept,
     /// A file is reported durable before it is.
     DurableBeforeFsync,
+    /// What the command line asks of a start is applied although a decision says that it was.
+    RequestAppliedTwice,
+    /// A decision forgets which state it discards, and the snapshot that it names still holds it.
+    DiscardForgotten,
+    /// A savepoint is restored in place: its files keep the names that an older instance may still delete.
+    SavepointInPlace,
 }
 
 impl Planted {
@@ -71,6 +77,9 @@ impl Planted {
         Planted::RowsDoubledByEviction,
         Planted::OldExtentsKept,
         Planted::DurableBeforeFsync,
+        Planted::RequestAppliedTwice,
+        Planted::DiscardForgotten,
+        Planted::SavepointInPlace,
     ];
 }
 

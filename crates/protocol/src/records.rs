@@ -55,6 +55,9 @@ pub struct Decision {
     pub requests: Vec<String>,
     /// The snapshot that goes with it; none for a stateless pipeline, and none at epoch 0.
     pub manifest: Option<ManifestRef>,
+    /// Steps whose state in that snapshot is not to be restored: an operator discarded it, and no snapshot without it was taken yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<String>,
     /// Identity of the source topics, so that a topic that was created anew is not taken for its predecessor.
     pub topics: Vec<TopicIdentity>,
 }
@@ -191,6 +194,7 @@ mod tests {
             counts: Counts::default(),
             requests: vec![],
             manifest: None,
+            discarded: vec![],
             topics: vec![],
         }
     }

@@ -10,6 +10,7 @@ fn settings() -> Settings {
     Settings {
         transactional_id: "ns.p.0".into(),
         sources: vec!["orders".into()],
+        renamed: vec![],
         steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], ..STEP }],
         workers: 1,
         interval_ms: 100,
@@ -21,6 +22,7 @@ fn settings() -> Settings {
         retained: 2,
         until_end: false,
         restart: Restart::Exponential { initial_ms: 10, max_ms: 100 },
+        requests: Requests::default(),
     }
 }
 
@@ -43,6 +45,10 @@ struct Shell {
     outcome: Option<Outcome>,
     /// Effects that get no answer, by the first word of their name.
     silent: Option<&'static str>,
+    /// The savepoint that there is.
+    savepoint: Option<Savepoint>,
+    /// Whether what a start would go on from can be restored.
+    restorable: Result<(), String>,
 }
 
 impl Shell {
@@ -61,6 +67,8 @@ impl Shell {
             traces: Traces::default(),
             outcome: None,
             silent: None,
+            savepoint: None,
+            restorable: Ok(()),
         }
     }
 
@@ -112,7 +120,19 @@ impl Shell {
                 });
                 Event::Newest { claim, decision: newest_decision(&self.control) }
             }
-            Effect::CheckRestorable(_) => Event::Checked(Ok(())),
+            Effect::ReadSavepoint(name) => {
+                Event::SavepointRead(self.savepoint.clone().ok_or_else(|| format!("no savepoint `{name}`")))
+            }
+            Effect::CheckRestorable { .. } => Event::Checked(self.restorable.clone()),
+            Effect::ImportSavepoint { savepoint, attempt, .. } => {
+                let import = |manifest: ManifestRef| ManifestRef { file: attempt, ..manifest };
+                Event::Imported(savepoint.decision.manifest.map(import))
+            }
+            Effect::MakeSavepoint { name, decision } => {
+                let hash = format!("hash of {}", decision.attempt);
+                self.savepoint = Some(Savepoint { name, hash, decision });
+                return None;
+            }
             Effect::ListFiles => Event::Listed(vec!["orphan".into()]),
             Effect::InitTransactions => {
                 self.claims += 1;
@@ -123,7 +143,7 @@ impl Shell {
                 Event::ClaimCommitted
             }
             Effect::ReadUntilClaim(_) => Event::ControlRead(self.control.clone()),
-            Effect::ReadTraces => Event::Traces(self.traces),
+            Effect::ReadTraces => Event::Traces(self.traces.clone()),
             Effect::ResolveStart(known) => {
                 let position = |partition| Position {
                     source: "orders".into(),
@@ -496,12 +516,12 @@ fn a_snapshot_that_cannot_be_written_is_tried_again_within_the_transaction() {
 #[test]
 fn traces_without_a_decision_refuse() {
     let traces = [
-        Traces { confirmed: Some(Epoch(3)), group_offsets: false },
-        Traces { confirmed: None, group_offsets: true },
+        Traces { confirmed: Some(Epoch(3)), ..Traces::default() },
+        Traces { group_offsets: true, ..Traces::default() },
     ];
     for traces in traces {
         let mut shell = Shell::new(settings());
-        shell.traces = traces;
+        shell.traces = traces.clone();
         shell.event(Event::Start);
         assert!(matches!(shell.outcome, Some(Outcome::Refused(_))), "{traces:?}");
     }
@@ -814,4 +834,279 @@ fn the_snapshot_before_the_newest_is_kept_even_if_one_is_retained() {
         // A start may still see the epoch before as the newest one.
         assert_eq!(shell.asked("DeleteFiles"), usize::from(next_offset == 8));
     }
+}
+
+/// A pipeline that has committed three epochs, made a savepoint of the second, and was stopped.
+fn with_savepoint() -> Shell {
+    let mut shell = Shell::started(settings());
+    for (next_offset, savepoint) in [(6, false), (7, true), (8, false)] {
+        shell.next_offset = next_offset;
+        if savepoint {
+            shell.event(Event::Savepoint("before".into()));
+        }
+        shell.pass(100);
+    }
+    shell.event(Event::Stop);
+    assert_eq!(shell.outcome, Some(Outcome::Done));
+    shell
+}
+
+/// Another process after `shell`, with this command line.
+fn restarted(shell: &Shell, requests: Requests) -> Shell {
+    let mut next = Shell::new(Settings { requests, ..settings() });
+    (next.control, next.claims) = (shell.control.clone(), shell.claims);
+    next.savepoint = shell.savepoint.clone();
+    next.traces = Traces { confirmed: Some(Epoch(3)), group_offsets: true, ..Traces::default() };
+    next.event(Event::Start);
+    next
+}
+
+fn go_back() -> Requests {
+    Requests { savepoint: Some("before".into()), accept_repeats: true, ..Requests::default() }
+}
+
+fn requests(shell: &Shell) -> usize {
+    shell.coordinator.committed().map_or(0, |decision| decision.requests.len())
+}
+
+#[test]
+fn a_savepoint_is_a_copy_of_what_is_committed_made_before_anything_is_retired() {
+    let mut shell = Shell::started(Settings { retained: 1, ..settings() });
+    for next_offset in [6, 7] {
+        shell.next_offset = next_offset;
+        shell.pass(100);
+    }
+    shell.log.clear();
+    shell.next_offset = 8;
+    shell.event(Event::Savepoint("mine".into()));
+    assert!(shell.log.is_empty(), "it waits for a barrier");
+    shell.pass(1);
+    let expected = [
+        "Barrier",
+        "Freeze",
+        "WriteSnapshot",
+        "Decide",
+        "Release",
+        "Confirm",
+        "MakeSavepoint",
+        "DeleteFiles",
+    ];
+    assert_eq!(shell.log, expected);
+    assert_eq!(shell.savepoint.as_ref().map(|savepoint| savepoint.decision.epoch), Some(Epoch(3)));
+    shell.pass(100);
+    assert_eq!(shell.asked("MakeSavepoint"), 1);
+}
+
+#[test]
+fn a_savepoint_of_a_pipeline_in_which_nothing_changes_is_of_its_newest_epoch() {
+    let mut shell = Shell::started(settings());
+    shell.event(Event::Savepoint("mine".into()));
+    shell.pass(1);
+    assert_eq!(shell.log, ["Barrier", "MakeSavepoint", "Resume"]);
+    assert_eq!(shell.savepoint.as_ref().map(|savepoint| savepoint.decision.epoch), Some(Epoch(0)));
+}
+
+#[test]
+fn a_savepoint_asked_for_during_a_checkpoint_waits_for_the_next() {
+    let mut shell = Shell::started(settings());
+    shell.silent = Some("Decide");
+    shell.next_offset = 6;
+    shell.pass(100);
+    shell.silent = None;
+    shell.event(Event::Savepoint("mine".into()));
+    shell.event(Event::Committed(Epoch(1)));
+    assert_eq!(shell.asked("MakeSavepoint"), 0);
+    shell.next_offset = 7;
+    shell.pass(1);
+    assert_eq!(shell.savepoint.as_ref().map(|savepoint| savepoint.decision.epoch), Some(Epoch(2)));
+}
+
+#[test]
+fn a_run_that_fails_makes_no_savepoint_later() {
+    let mut shell = Shell::started(settings());
+    shell.event(Event::Savepoint("mine".into()));
+    shell.event(failure(ErrorKind::EpochFailed));
+    shell.pass(10);
+    assert_eq!(shell.coordinator.phase(), Phase::Running);
+    shell.pass(100);
+    assert_eq!(shell.asked("MakeSavepoint"), 0, "whoever asked has been told that there is none");
+}
+
+#[test]
+fn a_savepoint_is_decided_before_anything_is_read() {
+    let shell = restarted(&with_savepoint(), go_back());
+    let expected = [
+        "EnsureControlTopic",
+        "ListClaims",
+        "ReadNewest",
+        "ReadSavepoint",
+        "CheckRestorable",
+        "ListFiles",
+        "InitTransactions",
+        "CommitClaim",
+        "ReadUntilClaim",
+        "ReadTraces",
+        "ImportSavepoint",
+        "ResolveStart",
+        "CommitStart",
+        "Restore",
+        "StartWorkers",
+        "DeleteFiles",
+        "Confirm",
+    ];
+    assert_eq!(shell.log, expected);
+    let decision = shell.coordinator.committed().unwrap();
+    assert_eq!(decision.epoch, Epoch(4), "it exceeds every trace");
+    assert_eq!(decision.positions[0].next_offset, NextOffset(7));
+    assert_eq!(decision.requests, ["savepoint:before:hash of own-1-2-0:1"]);
+    assert_eq!(decision.manifest.as_ref().map(|manifest| manifest.file.as_str()), Some("start-own-2-4"));
+}
+
+#[test]
+fn a_savepoint_is_applied_once_however_often_the_command_line_is_repeated() {
+    let mut first = restarted(&with_savepoint(), go_back());
+    first.next_offset = 9;
+    first.pass(100);
+    assert_eq!(requests(&first), 1, "later decisions carry it on");
+    first.event(failure(ErrorKind::EpochFailed));
+    first.pass(10);
+    assert_eq!(first.next_offset, 9, "a recovery is no second start");
+    let mut second = restarted(&first, go_back());
+    assert_eq!((second.next_offset, second.asked("ImportSavepoint")), (9, 0));
+    second.savepoint = None;
+    let third = restarted(&second, go_back());
+    assert_eq!(third.coordinator.phase(), Phase::Running, "one that was applied may be deleted");
+    let again = restarted(&first, Requests { again: 2, ..go_back() });
+    assert_eq!((again.next_offset, requests(&again)), (7, 2));
+}
+
+#[test]
+fn of_two_instances_with_one_command_line_one_applies_it() {
+    let stopped = with_savepoint();
+    let mut second = Shell::new(Settings { requests: go_back(), ..settings() });
+    second.control = stopped.control.clone();
+    second.savepoint = stopped.savepoint.clone();
+    second.silent = Some("InitTransactions");
+    second.event(Event::Start);
+    assert_eq!(second.coordinator.phase(), Phase::Fencing, "it is past its pre-flight");
+    let first = restarted(&stopped, go_back());
+    second.control = first.control.clone();
+    second.event(Event::Initialised(Box::new(claim("second"))));
+    assert_eq!(second.coordinator.phase(), Phase::Running);
+    assert_eq!((second.asked("ImportSavepoint"), requests(&second)), (0, 1));
+}
+
+#[test]
+fn going_back_behind_committed_output_must_be_accepted() {
+    let requests = Requests { accept_repeats: false, ..go_back() };
+    let mut stopped = with_savepoint();
+    // Nothing was produced since, so that nothing would come again.
+    assert_eq!(restarted(&stopped, requests.clone()).coordinator.phase(), Phase::Running);
+    if let Some(ControlRecord::Decision(newest)) = stopped.control.last_mut() {
+        newest.counts.out += 1;
+    }
+    let refused = restarted(&stopped, requests);
+    assert!(
+        matches!(&refused.outcome, Some(Outcome::Refused(reason)) if reason.contains("--accept-repeats"))
+    );
+    assert_eq!(refused.claims, stopped.claims, "nobody was fenced for it");
+    assert_eq!(restarted(&stopped, go_back()).coordinator.phase(), Phase::Running);
+}
+
+#[test]
+fn a_savepoint_that_is_not_there_or_cannot_be_restored_refuses_before_anyone_is_fenced() {
+    let mut stopped = with_savepoint();
+    let requests = Requests { savepoint: Some("others".into()), ..Requests::default() };
+    let mut without = Shell::new(Settings { requests: requests.clone(), ..settings() });
+    without.control = stopped.control.clone();
+    without.event(Event::Start);
+    assert_eq!(without.outcome, Some(Outcome::Refused("no savepoint `others`".into())));
+    stopped.control.clear();
+    for control in [vec![], with_savepoint().control] {
+        let mut damaged = Shell::new(Settings { requests: requests.clone(), ..settings() });
+        (damaged.control, damaged.savepoint) = (control, stopped.savepoint.clone());
+        damaged.restorable = Err("a file is missing".into());
+        damaged.event(Event::Start);
+        assert_eq!(damaged.outcome, Some(Outcome::Refused("a file is missing".into())));
+        assert_eq!(damaged.claims, 0);
+    }
+}
+
+#[test]
+fn a_savepoint_gets_over_a_lost_control_topic_if_repeats_are_accepted() {
+    for accept_repeats in [true, false] {
+        let mut stopped = with_savepoint();
+        stopped.control.clear();
+        let shell = restarted(&stopped, Requests { accept_repeats, ..go_back() });
+        match accept_repeats {
+            true => assert_eq!(shell.coordinator.committed().map(|decision| decision.epoch), Some(Epoch(4))),
+            false => {
+                assert!(
+                    matches!(&shell.outcome, Some(Outcome::Refused(reason)) if reason.contains("epoch 3"))
+                )
+            }
+        }
+    }
+}
+
+#[test]
+fn a_command_line_that_stands_does_not_hide_a_lost_control_topic() {
+    let mut first = restarted(&with_savepoint(), go_back());
+    let applied = first.coordinator.committed().unwrap().requests.clone();
+    first.control.clear();
+    for again in [1, 2] {
+        let mut next = Shell::new(Settings { requests: Requests { again, ..go_back() }, ..settings() });
+        next.savepoint = first.savepoint.clone();
+        next.traces = Traces { confirmed: Some(Epoch(4)), requests: applied.clone(), group_offsets: true };
+        next.event(Event::Start);
+        match again {
+            1 => {
+                assert!(matches!(&next.outcome, Some(Outcome::Refused(reason)) if reason.contains("epoch 4")))
+            }
+            _ => assert_eq!(requests(&next), 2),
+        }
+    }
+}
+
+#[test]
+fn discarded_state_stays_discarded_until_a_snapshot_without_it() {
+    let discard = |again| Requests { discard: vec!["per_user".into()], again, ..Requests::default() };
+    let mut shell = restarted(&with_savepoint(), discard(1));
+    let decision = shell.coordinator.committed().cloned().unwrap();
+    assert_eq!((decision.epoch, &decision.discarded[..]), (Epoch(4), &["per_user".to_string()][..]));
+    assert_eq!(decision.requests, ["discard-state:per_user:1"]);
+    let next = restarted(&shell, discard(1));
+    assert_eq!(next.asked("CommitStart"), 0, "it is not decided a second time");
+    assert_eq!(next.coordinator.committed().map(|decision| decision.discarded.len()), Some(1));
+    shell.next_offset = 12;
+    shell.pass(100);
+    assert_eq!(shell.coordinator.committed().map(|decision| decision.discarded.len()), Some(0));
+    assert_eq!(requests(&restarted(&shell, discard(1))), 1);
+    assert_eq!(requests(&restarted(&shell, discard(2))), 2);
+}
+
+#[test]
+fn a_request_at_a_first_start_is_not_applied_at_the_second() {
+    let discard = Requests { discard: vec!["per_user".into()], ..Requests::default() };
+    let mut first = Shell::new(Settings { requests: discard.clone(), ..settings() });
+    first.event(Event::Start);
+    assert_eq!(requests(&first), 1);
+    assert_eq!(restarted(&first, discard).asked("CommitStart"), 0);
+}
+
+#[test]
+fn a_renamed_source_keeps_its_positions() {
+    let mut stopped = with_savepoint();
+    let renamed = Settings {
+        sources: vec!["bills".into()],
+        renamed: vec![("orders".into(), "bills".into())],
+        ..settings()
+    };
+    let mut shell = Shell::new(renamed);
+    (shell.control, shell.claims) = (std::mem::take(&mut stopped.control), stopped.claims);
+    shell.silent = Some("ResolveStart");
+    shell.event(Event::Start);
+    let positions: Vec<_> =
+        shell.coordinator.positions().iter().map(|at| (at.source.as_str(), at.next_offset.0)).collect();
+    assert_eq!(positions, [("bills", 8)]);
 }

@@ -10,7 +10,7 @@ use onceflow_engine::state::cold::MemoryColdStore;
 use onceflow_engine::worker::{StepStart, Worker, WorkerError};
 use onceflow_protocol::Frontiers;
 
-use crate::row::{DELAY, Input, Row, SHAPES, Shape};
+use crate::row::{DELAY, Input, Row, SHAPES, STEPS, Shape};
 
 /// The plans of all shapes.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ steps:
         );
     }
     text += "sinks:\n";
-    for step in ["first", "second"].iter().take(shape.steps()) {
+    for step in STEPS.iter().take(shape.steps()) {
         text += &format!(
             "  {step}:\n    from: {step}\n    topic: {step}\n    format: {{ type: json, timestamps: epoch_ms }}\n"
         );
@@ -104,9 +104,12 @@ impl EngineTask {
         frontiers: &[Frontiers],
         cold: Arc<MemoryColdStore>,
     ) -> Result<EngineTask, WorkerError> {
-        let start =
-            |(id, frontiers): (usize, &Frontiers)| StepStart { state_id: id as u32, frontiers: *frontiers };
-        let starts: Vec<_> = frontiers.iter().enumerate().map(start).collect();
+        let windows = plan.steps.iter().filter_map(|step| step.window.as_ref());
+        let start = |(id, (window, frontiers)): (u32, (_, &Frontiers))| StepStart {
+            frontiers: *frontiers,
+            ..StepStart::fresh(id, window)
+        };
+        let starts: Vec<_> = (0..).zip(windows.zip(frontiers)).map(start).collect();
         Ok(EngineTask { worker: Worker::new(plan.clone(), index, workers, &starts, cold)?, plan })
     }
 
@@ -160,7 +163,7 @@ impl EngineTask {
             Some(number) => number,
             None => panic!("no number {name} in {json}"),
         };
-        let step = usize::from(self.plan.output_topics[record.topic()].name == "second");
+        let step = usize::from(self.plan.output_topics[record.topic()].name == STEPS[1]);
         Row::Result {
             step,
             key: number("key") as u8,

@@ -38,6 +38,8 @@ pub enum Hazard {
     StorageFails,
     StorageSlow,
     TornWrite,
+    SavepointAsked,
+    Operator,
 }
 
 use Hazard::*;
@@ -73,6 +75,8 @@ pub const SAYS: &[(Hazard, &str)] = &[
     (StorageFails, "one write to the checkpoint storage fails"),
     (StorageSlow, "a write to the checkpoint storage takes long"),
     (TornWrite, "a machine dies in the middle of a write"),
+    (SavepointAsked, "somebody asks for a savepoint"),
+    (Operator, "an instance is started to go back to a savepoint, or to discard a step's state"),
 ];
 
 /// The rates of one seed, in a thousand, by kind.

@@ -92,6 +92,11 @@ impl Instance {
         self.coordinator.phase()
     }
 
+    /// Files that it is about to delete.
+    pub fn deletes(&self) -> impl Iterator<Item = &String> {
+        self.run.iter().flat_map(|run| run.keeper.deletes())
+    }
+
     /// Stands still for a while, perhaps for longer than any time limit.
     pub fn pause(&mut self, outside: &mut Outside) {
         let short = outside.rng.chance(700);
@@ -112,6 +117,11 @@ impl Instance {
         self.stopping = true;
         self.draining = true;
         self.events.push_back((0, Event::Drain));
+    }
+
+    /// Somebody asks for a savepoint.
+    pub fn savepoint(&mut self, name: String) {
+        self.events.push_back((0, Event::Savepoint(name)));
     }
 
     /// One of its threads does one thing; whether there was any.
@@ -307,6 +317,19 @@ impl Instance {
             Effect::Resume => workers(run, ToWorker::Resume),
             effect => {
                 match &effect {
+                    Effect::ImportSavepoint { .. } => outside.coverage.row("went back to a savepoint"),
+                    Effect::Restore(decision)
+                        if before == Phase::CommittingStart && !decision.discarded.is_empty() =>
+                    {
+                        outside.coverage.row("state discarded");
+                    }
+                    Effect::Restore(decision)
+                        if before == Phase::Resolving
+                            && self.settings.requests.asks()
+                            && !decision.requests.is_empty() =>
+                    {
+                        outside.coverage.row("a request that had been applied was not applied again");
+                    }
                     Effect::WriteSnapshot(draft) if !draft.attempt.ends_with("-0") => {
                         outside.coverage.row("snapshot written again after a failure");
                     }

@@ -4,14 +4,17 @@
 //! are those of the records that were taken in; every result is the fold of exactly the records behind the positions, comes once, and
 //! none is missing that the frontiers say has fired; only records whose windows were all purged are late, and of those within
 //! the allowed disorder only such of partitions that had been idle.
+//!
+//! A request of the command line is applied once. One that goes back to a savepoint takes the reference back to what it was when the
+//! savepoint's decision was committed; one that discards a step's state empties that step's windows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onceflow_protocol::{ClaimId, Counts, Decision, Frontiers};
 
 use crate::fold::FoldState;
 use crate::kafka::{Cluster, SOURCES, Value};
-use crate::row::{DELAY, Input, Row, Shape};
+use crate::row::{DELAY, Input, Row, STEPS, Shape};
 use crate::storage::Storage;
 
 /// What is known of a source partition.
@@ -23,19 +26,29 @@ struct Partition {
     was_idle: bool,
 }
 
-/// The reference, as far as commits have got.
-#[derive(Debug)]
-pub struct Judge {
-    shape: Shape,
+/// The reference as it was at one commit.
+#[derive(Clone, Debug, Default)]
+struct Reference {
     partitions: Vec<Partition>,
-    begun: bool,
-    newest_claim: Option<ClaimId>,
-    last: Option<Decision>,
     frontiers: Vec<Frontiers>,
     /// What each window that has not fired holds.
     open: FoldState,
     late: BTreeSet<(usize, i64)>,
     counts: Counts,
+}
+
+/// The reference, as far as commits have got.
+#[derive(Debug)]
+pub struct Judge {
+    shape: Shape,
+    begun: bool,
+    newest_claim: Option<ClaimId>,
+    last: Option<Decision>,
+    now: Reference,
+    /// By attempt, what it was at each commit, if savepoints are made.
+    then: Option<BTreeMap<String, Reference>>,
+    /// Ids of all requests that any decision applied.
+    applied: BTreeSet<String>,
     /// A bounded run ended, which fires windows whose time had not come: records may be late for it.
     bounded: bool,
     /// Commits with a decision.
@@ -45,18 +58,21 @@ pub struct Judge {
 type Verdict<T = ()> = Result<T, String>;
 
 impl Judge {
-    /// A judge of a pipeline over so many source partitions.
-    pub fn new(shape: Shape, sources: usize) -> Judge {
+    /// A judge of a pipeline over so many source partitions, of which savepoints may be made.
+    pub fn new(shape: Shape, sources: usize, savepoints: bool) -> Judge {
+        let now = Reference {
+            partitions: vec![Partition::default(); sources],
+            frontiers: vec![Frontiers::START; shape.steps()],
+            ..Reference::default()
+        };
         Judge {
             shape,
-            partitions: vec![Partition::default(); sources],
             begun: false,
             newest_claim: None,
             last: None,
-            frontiers: vec![Frontiers::START; shape.steps()],
-            open: FoldState::new(),
-            late: BTreeSet::new(),
-            counts: Counts::default(),
+            now,
+            then: savepoints.then(BTreeMap::new),
+            applied: BTreeSet::new(),
             bounded: false,
             commits: 0,
         }
@@ -69,10 +85,11 @@ impl Judge {
 
     /// A fold was restored: it must be what the records behind the newest decision make it.
     pub fn restored(&self, decision: &Decision, state: &FoldState) -> Verdict {
-        if self.last.as_ref().is_some_and(|last| last.attempt == decision.attempt) && *state != self.open {
+        if self.last.as_ref().is_some_and(|last| last.attempt == decision.attempt) && *state != self.now.open
+        {
             return Err(format!(
                 "epoch {} was restored as {state:?}, but it is {:?}",
-                decision.epoch, self.open
+                decision.epoch, self.now.open
             ));
         }
         Ok(())
@@ -82,7 +99,7 @@ impl Judge {
     pub fn starts_at(&mut self, positions: impl Iterator<Item = i64>) {
         if !self.begun {
             self.begun = true;
-            for (partition, position) in self.partitions.iter_mut().zip(positions) {
+            for (partition, position) in self.now.partitions.iter_mut().zip(positions) {
                 partition.next = position;
             }
         }
@@ -90,12 +107,12 @@ impl Judge {
 
     /// A partition was reported idle, and that was right.
     pub fn idle(&mut self, partition: usize) {
-        self.partitions[partition].was_idle = true;
+        self.now.partitions[partition].was_idle = true;
     }
 
     /// A partition is new: time may have passed it by.
     pub fn added(&mut self, partition: usize) {
-        self.partitions[partition].was_idle = true;
+        self.now.partitions[partition].was_idle = true;
     }
 
     /// A run ends at the end of its input.
@@ -139,8 +156,10 @@ impl Judge {
         if self.newest_claim.as_ref() != Some(&decision.claim) {
             return Err(format!("epoch {} was committed by a fenced instance", decision.epoch));
         }
+        let went_back = self.requested(decision, storage)?;
         if let Some(last) = &self.last
             && decision.epoch != last.epoch.next()
+            && !(went_back && decision.epoch > last.epoch)
         {
             return Err(format!("epoch {} was committed after epoch {}", decision.epoch, last.epoch));
         }
@@ -150,23 +169,65 @@ impl Judge {
         let late = self.take_in(decision, &rows, cluster)?;
         self.results(&rows)?;
         self.nothing_is_missing(&frontiers)?;
-        self.counts.late += late;
-        self.counts.out += rows.iter().filter(|row| matches!(row, Row::Result { .. })).count() as u64;
+        self.now.counts.late += late;
+        self.now.counts.out += rows.iter().filter(|row| matches!(row, Row::Result { .. })).count() as u64;
         let Counts { read, used, late, out, .. } = decision.counts;
-        let expected = &self.counts;
+        let expected = &self.now.counts;
         if (read, used, late, out) != (expected.read, expected.used, expected.late, expected.out) {
             return Err(format!(
                 "the decision of epoch {} counts {:?}, but it is {expected:?}",
                 decision.epoch, decision.counts
             ));
         }
-        self.frontiers = frontiers;
+        self.now.frontiers = frontiers;
         self.last = Some(decision.clone());
+        if let Some(then) = &mut self.then {
+            then.insert(decision.attempt.clone(), self.now.clone());
+        }
         Ok(())
     }
 
+    /// What a decision applies of the command line: each request once, and none is forgotten. Whether it goes back to a savepoint.
+    fn requested(&mut self, decision: &Decision, storage: &Storage) -> Verdict<bool> {
+        let before = self.last.as_ref().map_or(&[][..], |last| &last.requests);
+        let Some(new) = decision.requests.strip_prefix(before) else {
+            return Err(format!("epoch {} forgets {before:?}: {:?}", decision.epoch, decision.requests));
+        };
+        let mut went_back = false;
+        for id in new {
+            if !self.applied.insert(id.clone()) {
+                return Err(format!("{id} was applied twice"));
+            }
+            if let Some(name) = id.strip_prefix("savepoint:").and_then(|id| id.split(':').next()) {
+                let attempt = storage.savepoints.get(name).map(|savepoint| &savepoint.decision.attempt);
+                let then = self.then.as_ref().and_then(|then| then.get(attempt?));
+                let Some(mut then) = then.cloned() else {
+                    return Err(format!("epoch {} goes back to an unknown savepoint, {id}", decision.epoch));
+                };
+                for (then, now) in then.partitions.iter_mut().zip(&self.now.partitions) {
+                    then.was_idle |= now.was_idle;
+                }
+                (self.now, went_back) = (then, true);
+            }
+        }
+        for id in new {
+            if let Some(step) = id.strip_prefix("discard-state:").and_then(|id| id.split(':').next()) {
+                self.now.open.retain(|(of, ..), _| STEPS[*of] != step);
+            }
+        }
+        Ok(went_back)
+    }
+
+    /// A savepoint was made of this decision, which must have been committed.
+    pub fn savepoint(&self, decision: &Decision) -> Verdict {
+        match self.then.as_ref().is_some_and(|then| then.contains_key(&decision.attempt)) {
+            true => Ok(()),
+            false => Err(format!("a savepoint of epoch {}, which was never committed", decision.epoch)),
+        }
+    }
+
     fn frontiers_of(&self, decision: &Decision, storage: &Storage) -> Verdict<Vec<Frontiers>> {
-        let Some(reference) = &decision.manifest else { return Ok(self.frontiers.clone()) };
+        let Some(reference) = &decision.manifest else { return Ok(self.now.frontiers.clone()) };
         let file = storage.read(&reference.file);
         let manifest = file.and_then(|file| file.manifest.clone());
         let Some(manifest) = manifest else {
@@ -177,7 +238,7 @@ impl Judge {
         {
             return Err(format!("{} was decided, but {missing} is not in the storage", reference.file));
         }
-        for (now, before) in manifest.frontiers.iter().zip(&self.frontiers) {
+        for (now, before) in manifest.frontiers.iter().zip(&self.now.frontiers) {
             if now.purged < before.purged || now.fired != now.purged {
                 return Err(format!("frontiers went from {before:?} to {now:?}"));
             }
@@ -190,16 +251,16 @@ impl Judge {
         let mut late = BTreeSet::new();
         for row in rows {
             if let Row::Late { partition, offset } = *row
-                && (self.late.contains(&(partition, offset)) || !late.insert((partition, offset)))
+                && (self.now.late.contains(&(partition, offset)) || !late.insert((partition, offset)))
             {
                 return Err(format!("record {partition}:{offset} is in the dead letter topic twice"));
             }
         }
         let count = late.len() as u64;
-        self.late.extend(&late);
+        self.now.late.extend(&late);
         for at in &decision.positions {
             let partition = at.partition as usize;
-            let (from, to) = (self.partitions[partition].next, at.next_offset.0);
+            let (from, to) = (self.now.partitions[partition].next, at.next_offset.0);
             if to < from {
                 return Err(format!("partition {partition} went back from {from} to {to}"));
             }
@@ -214,7 +275,7 @@ impl Judge {
                 let was_late = late.remove(&(partition, offset as i64));
                 self.record(partition, offset, input, was_late)?;
             }
-            let known = &mut self.partitions[partition];
+            let known = &mut self.now.partitions[partition];
             known.next = to;
             if at.watermark.map(|watermark| watermark.0) != known.newest.map(|newest| newest - DELAY) {
                 return Err(format!(
@@ -232,10 +293,10 @@ impl Judge {
     }
 
     fn record(&mut self, partition: usize, offset: usize, input: &Input, was_late: bool) -> Verdict {
-        self.counts.read += 1;
-        let known = &mut self.partitions[partition];
+        self.now.counts.read += 1;
+        let known = &mut self.now.partitions[partition];
         known.newest = known.newest.max(Some(input.ts));
-        let purged = self.frontiers[0].purged;
+        let purged = self.now.frontiers[0].purged;
         let ends: Vec<i64> = self.shape.ends(input.ts).filter(|end| *end > purged).collect();
         if was_late != ends.is_empty() {
             let word = if was_late { "late" } else { "not late" };
@@ -253,9 +314,9 @@ impl Judge {
             }
             return Ok(());
         }
-        self.counts.used += 1;
+        self.now.counts.used += 1;
         for end in ends {
-            let group = self.open.entry((0, end, input.key)).or_default();
+            let group = self.now.open.entry((0, end, input.key)).or_default();
             *group = (group.0 + 1, group.1 + input.value);
         }
         Ok(())
@@ -268,7 +329,7 @@ impl Judge {
                 if of != step {
                     continue;
                 }
-                match self.open.remove(&(step, end, key)) {
+                match self.now.open.remove(&(step, end, key)) {
                     None => return Err(format!("{row:?}: it was emitted before, or has no records")),
                     Some(expected) if expected != (count, sum) => {
                         return Err(format!(
@@ -278,9 +339,9 @@ impl Judge {
                     Some(_) => {}
                 }
                 // A bounded run fires the second step's windows before all results of the first have come: those are late there.
-                let in_time = |second: &i64| step == 0 && *second > self.frontiers[1].purged;
+                let in_time = |second: &i64| step == 0 && *second > self.now.frontiers[1].purged;
                 if let Some(second) = self.shape.second_end(end).filter(in_time) {
-                    let group = self.open.entry((1, second, key)).or_default();
+                    let group = self.now.open.entry((1, second, key)).or_default();
                     *group = (group.0 + count, group.1 + sum);
                 }
             }
@@ -290,7 +351,7 @@ impl Judge {
 
     fn nothing_is_missing(&self, frontiers: &[Frontiers]) -> Verdict {
         for (step, frontiers) in frontiers.iter().enumerate() {
-            let missing = self.open.range((step, i64::MIN, 0)..=(step, frontiers.fired, u8::MAX)).next();
+            let missing = self.now.open.range((step, i64::MIN, 0)..=(step, frontiers.fired, u8::MAX)).next();
             if let Some((group, values)) = missing {
                 return Err(format!("{group:?} with {values:?} has fired, but nobody emitted it"));
             }
@@ -313,13 +374,16 @@ impl Judge {
 
     /// How far it has got, for a reader.
     pub fn state(&self) -> String {
-        let next: Vec<i64> = self.partitions.iter().map(|partition| partition.next).collect();
-        format!("committed up to {next:?}, frontiers {:?}, open windows {:?}", self.frontiers, self.open)
+        let next: Vec<i64> = self.now.partitions.iter().map(|partition| partition.next).collect();
+        format!(
+            "committed up to {next:?}, frontiers {:?}, open windows {:?}",
+            self.now.frontiers, self.now.open
+        )
     }
 
     /// Everything up to `ends` was taken in, and no window that ends at or before `fired` is left.
     pub fn is_complete(&self, ends: &[i64], fired: i64) -> bool {
-        let taken = self.partitions.iter().zip(ends).all(|(known, end)| known.next >= *end);
-        taken && self.open.keys().all(|(_, end, _)| *end > fired)
+        let taken = self.now.partitions.iter().zip(ends).all(|(known, end)| known.next >= *end);
+        taken && self.now.open.keys().all(|(_, end, _)| *end > fired)
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use onceflow_engine::state::cold::{MemoryColdStore, MemoryRuns, Run};
 use onceflow_engine::state::extents::LiveExtents;
-use onceflow_protocol::coordinator::{Effect, Event, Failure, KeptSnapshot, Restored, SnapshotDraft, Traces};
+use onceflow_protocol::coordinator::{
+    Effect, Event, Failure, KeptSnapshot, Restored, Savepoint, SnapshotDraft, Traces,
+};
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{
-    ClaimId, Decision, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
+    ClaimId, Decision, Epoch, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
 };
 
 use crate::engine::EngineTask;
@@ -18,9 +20,9 @@ use crate::hazard::Hazard;
 use crate::messages::{Mail, Outbox, ToKeeper, ToWorker};
 use crate::outside::Outside;
 use crate::questions;
-use crate::row::DELAY;
+use crate::row::{DELAY, STEPS};
 use crate::segments;
-use crate::storage::{Content, File, Manifest};
+use crate::storage::{self, Content, File, Manifest};
 use crate::task::{Frozen, Task};
 use crate::worker::{Assigned, WorkerThread, failed};
 
@@ -66,6 +68,18 @@ enum Job {
         manifest: Rc<Manifest>,
     },
     Delete(Vec<String>),
+    /// Copying a snapshot into a savepoint.
+    Save {
+        name: String,
+        savepoint: Box<storage::Savepoint>,
+        left: Vec<String>,
+    },
+    /// Copying a savepoint back.
+    Import {
+        unsynced: Vec<(String, File)>,
+        written: Vec<String>,
+        manifest: ManifestRef,
+    },
 }
 
 impl Keeper {
@@ -95,6 +109,19 @@ impl Keeper {
             cold_files: BTreeMap::new(),
             reads: None,
         }
+    }
+
+    /// Files that it is about to delete.
+    pub fn deletes(&self) -> impl Iterator<Item = &String> {
+        let now = match &self.job {
+            Some(Job::Delete(files)) => files.as_slice(),
+            _ => &[],
+        };
+        let later = self.inbox.iter().flat_map(|message| match message {
+            ToKeeper::Effect(Effect::DeleteFiles(files)) => files.as_slice(),
+            _ => &[],
+        });
+        now.iter().chain(later)
     }
 
     /// Does one thing; whether there was any. `alive` are the run's workers.
@@ -134,8 +161,13 @@ impl Keeper {
     }
 
     fn perform(&mut self, effect: Effect, outside: &mut Outside, out: &mut Outbox, generations: &mut u64) {
-        let is_question =
-            !matches!(effect, Effect::WriteSnapshot(_) | Effect::Confirm(_) | Effect::DeleteFiles(_));
+        let is_question = !matches!(
+            effect,
+            Effect::WriteSnapshot(_)
+                | Effect::Confirm(_)
+                | Effect::DeleteFiles(_)
+                | Effect::MakeSavepoint { .. }
+        );
         if is_question && outside.strikes(Hazard::CallFails) {
             outside.coverage.row("retriable failure");
             let message = format!("{effect:?}").chars().take(30).collect();
@@ -147,16 +179,26 @@ impl Keeper {
                 outside.cluster.all_claims().map(|(claim, _)| claim.claim.clone()).collect(),
             ),
             Effect::ReadNewest => questions::newest(outside),
-            Effect::CheckRestorable(decision) => Event::Checked(questions::restorable(&decision, outside)),
+            Effect::ReadSavepoint(name) => questions::savepoint(&name, outside),
+            Effect::CheckRestorable { decision, savepoint } => {
+                Event::Checked(questions::restorable(&decision, savepoint.as_deref(), outside))
+            }
+            Effect::ImportSavepoint { savepoint, epoch, attempt, keeps } => {
+                match self.import(savepoint, epoch, &attempt, keeps, outside) {
+                    None => return,
+                    Some(answer) => answer,
+                }
+            }
             Effect::ListFiles => Event::Listed(outside.storage.list()),
             Effect::ReadUntilClaim(claim) => {
                 self.job = Some(Job::Await { claim, deadline_ms: outside.now_ms + CLAIM_PATIENCE_MS });
                 return;
             }
-            Effect::ReadTraces => Event::Traces(Traces {
-                confirmed: outside.storage.confirmed,
-                group_offsets: outside.group_offsets,
-            }),
+            Effect::ReadTraces => {
+                let (confirmed, requests) = outside.storage.confirmed.clone().unzip();
+                let (requests, group_offsets) = (requests.unwrap_or_default(), outside.group_offsets);
+                Event::Traces(Traces { confirmed, requests, group_offsets })
+            }
             Effect::ResolveStart(known) => questions::resolve(&known, outside),
             Effect::Restore(decision) => match self.restore(&decision, outside, generations) {
                 Ok(restored) => restored,
@@ -182,7 +224,7 @@ impl Keeper {
             Effect::Confirm(decision) => {
                 // As in the daemon, at most now and then; a later one makes up for it.
                 if outside.rng.chance(700) {
-                    outside.storage.confirmed = Some(decision.epoch);
+                    outside.storage.confirmed = Some((decision.epoch, decision.requests));
                     outside.group_offsets = true;
                 }
                 return;
@@ -191,6 +233,7 @@ impl Keeper {
                 self.job = Some(Job::Delete(files));
                 return;
             }
+            Effect::MakeSavepoint { name, decision } => return self.save(name, *decision, outside),
             other => Event::Failed(Failure {
                 kind: ErrorKind::Bug,
                 message: format!("{other:?} is not the keeper's to do"),
@@ -222,6 +265,46 @@ impl Keeper {
                 if !files.is_empty() {
                     self.job = Some(Job::Delete(files));
                 }
+                true
+            }
+            Job::Save { name, mut savepoint, mut left } => {
+                match left.pop() {
+                    Some(file) => {
+                        // Another instance may have retired it: then there is no savepoint.
+                        let Some(copy) = outside.storage.read(&file).cloned() else { return true };
+                        savepoint.files.insert(file, copy);
+                        self.job = Some(Job::Save { name, savepoint, left });
+                    }
+                    None => {
+                        if let Err(violation) = outside.judge.savepoint(&savepoint.decision) {
+                            outside.violates(violation);
+                        }
+                        outside.say(self.process, || {
+                            format!("makes savepoint {name} of epoch {}", savepoint.decision.epoch)
+                        });
+                        outside.coverage.row("savepoint made");
+                        outside.storage.savepoints.insert(name, *savepoint);
+                    }
+                }
+                true
+            }
+            Job::Import { mut unsynced, mut written, manifest } => {
+                if outside.now_ms < outside.storage_full_until_ms || outside.strikes(Hazard::StorageFails) {
+                    let message = "the storage refuses".to_owned();
+                    out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Retry, message })));
+                    return true;
+                }
+                if let Some((name, mut file)) = unsynced.pop() {
+                    file.unsynced_by = Some(self.process);
+                    outside.storage.write(name.clone(), file);
+                    written.push(name);
+                    self.job = Some(Job::Import { unsynced, written, manifest });
+                    return true;
+                }
+                for name in &written {
+                    outside.storage.sync(name);
+                }
+                out.push_back(Mail::Driver(Event::Imported(Some(manifest))));
                 true
             }
             Job::Write { until_ms, .. } if outside.now_ms < until_ms => {
@@ -339,6 +422,77 @@ impl Keeper {
         out.push_back(Mail::Driver(Event::Durable { manifest: ManifestRef { file, hash }, files }));
     }
 
+    fn save(&mut self, name: String, decision: Decision, outside: &Outside) {
+        let reference = decision.manifest.as_ref();
+        let manifest = reference.and_then(|reference| {
+            let file = outside.storage.read(&reference.file)?;
+            Some((reference, file.manifest.clone()?))
+        });
+        let left = match (reference, manifest) {
+            (None, _) => vec![],
+            (Some(_), Some((reference, manifest))) => manifest.files(&reference.file),
+            // Retired by another instance.
+            (Some(_), None) => return,
+        };
+        let savepoint = Box::new(storage::Savepoint { decision, files: BTreeMap::new() });
+        self.job = Some(Job::Save { name, savepoint, left });
+    }
+
+    /// Begins to copy a savepoint back under new names. An answer, if there is nothing to copy.
+    fn import(
+        &mut self,
+        savepoint: Savepoint,
+        epoch: Epoch,
+        attempt: &str,
+        keeps: Option<ManifestRef>,
+        outside: &Outside,
+    ) -> Option<Event> {
+        let found = outside.storage.savepoints.get(&savepoint.name);
+        let copied = found.ok_or_else(|| "it is gone".to_owned()).and_then(|found| {
+            let Some((own, manifest)) = found.manifest()? else { return Ok(None) };
+            let in_place = is_planted(Planted::SavepointInPlace);
+            let rename = |name: &str| if in_place { name.to_owned() } else { format!("{name}+{attempt}") };
+            let file = if in_place {
+                savepoint.decision.manifest.as_ref().map(|manifest| manifest.file.clone()).unwrap_or_default()
+            } else {
+                format!("s/{epoch}-{attempt}")
+            };
+            let read = |reference: &ManifestRef| outside.storage.read(&reference.file)?.manifest.clone();
+            let mut kept = vec![];
+            if let Some((reference, manifest)) = keeps.as_ref().and_then(|keeps| Some((keeps, read(keeps)?)))
+            {
+                kept.clone_from(&manifest.kept);
+                kept.push(KeptSnapshot {
+                    epoch: Epoch(manifest.epoch),
+                    manifest: reference.clone(),
+                    files: manifest.files(&reference.file),
+                });
+            }
+            let named: Vec<_> = manifest.live.files().map(str::to_owned).collect();
+            let named = named.into_iter().chain(manifest.cold.iter().map(|(name, _)| name.clone()));
+            let mut unsynced: Vec<_> =
+                named.filter_map(|name| Some((rename(&name), found.files.get(&name)?.clone()))).collect();
+            let renamed = Manifest {
+                epoch: epoch.0,
+                live: manifest.live.renamed(rename),
+                cold: manifest.cold.iter().map(|(name, run)| (rename(name), *run)).collect(),
+                kept,
+                ..(*manifest).clone()
+            };
+            unsynced.insert(0, (file.clone(), File { manifest: Some(Rc::new(renamed)), ..own.clone() }));
+            let manifest = ManifestRef { file, hash: attempt.to_owned() };
+            Ok(Some(Job::Import { unsynced, written: vec![], manifest }))
+        });
+        match copied {
+            Ok(Some(job)) => {
+                self.job = Some(job);
+                None
+            }
+            Ok(None) => Some(Event::Imported(None)),
+            Err(reason) => Some(Event::Refused(reason)),
+        }
+    }
+
     fn restore(
         &mut self,
         decision: &Decision,
@@ -358,7 +512,7 @@ impl Keeper {
             }
             kept = manifest.kept.clone();
             kept.push(KeptSnapshot {
-                epoch: onceflow_protocol::Epoch(manifest.epoch),
+                epoch: Epoch(manifest.epoch),
                 manifest: reference.clone(),
                 files: manifest.files(&reference.file),
             });
@@ -371,7 +525,10 @@ impl Keeper {
         }
         self.tasks = match outside.config.plans.clone() {
             None => self.restore_fold(decision, &snapshot, &frontiers, outside),
-            Some(plans) => self.restore_engine(&snapshot, &frontiers, plans.of(&shape), outside)?,
+            Some(plans) => {
+                let keeps = |step: u32| keeps(decision, step as usize);
+                self.restore_engine(&snapshot, keeps, &frontiers, plans.of(&shape), outside)?
+            }
         };
         self.frontiers = frontiers.clone();
         self.named = kept.iter().flat_map(|kept| kept.files.clone()).collect();
@@ -389,7 +546,9 @@ impl Keeper {
         let mut folds: Vec<Fold> = (0..self.workers).map(new).collect();
         if let Some((File { content: Content::Fold(states), .. }, _)) = snapshot {
             for (worker, state) in states.iter().enumerate() {
-                folds[worker % self.workers].absorb(state);
+                let mut state = state.clone();
+                state.retain(|(step, ..), _| keeps(decision, *step));
+                folds[worker % self.workers].absorb(&state);
             }
         }
         let mut whole = Fold::new(outside.config.shape, 0, 1, frontiers);
@@ -403,12 +562,14 @@ impl Keeper {
     fn restore_engine(
         &mut self,
         snapshot: &Option<(File, Rc<Manifest>)>,
+        keeps: impl Fn(u32) -> bool,
         frontiers: &[Frontiers],
         plan: Arc<onceflow_engine::plan::Plan>,
         outside: &mut Outside,
     ) -> Result<Vec<Task>, Event> {
         let mut runs = MemoryRuns::new();
-        for (name, run) in snapshot.iter().flat_map(|(_, manifest)| &manifest.cold) {
+        let cold = snapshot.iter().flat_map(|(_, manifest)| &manifest.cold);
+        for (name, run) in cold.filter(|(_, run)| keeps(run.step)) {
             let Some(File { content: Content::Cold(rows), .. }) = outside.storage.read(name) else {
                 return Err(Event::Refused(format!("{name} is missing or damaged")));
             };
@@ -424,8 +585,9 @@ impl Keeper {
             );
         }
         if let Some((_, manifest)) = snapshot {
-            segments::load(manifest, &outside.storage, &mut tasks)?;
             self.live = manifest.live.clone();
+            self.live.retain_steps(&keeps);
+            segments::load(manifest, &self.live, keeps, &outside.storage, &mut tasks)?;
         }
         Ok(tasks.into_iter().map(|task| Task::Engine(Box::new(task))).collect())
     }
@@ -460,6 +622,11 @@ impl Keeper {
             })
             .collect()
     }
+}
+
+/// Whether the state of a step is to be restored.
+fn keeps(decision: &Decision, step: usize) -> bool {
+    !decision.discarded.iter().any(|discarded| discarded == STEPS[step])
 }
 
 fn fold_frozen(frozen: &Frozen) -> FoldState {

@@ -76,18 +76,18 @@ impl Outside {
         Outside {
             now_ms: 1000,
             rng,
-            hazards,
             cluster: Cluster::new(config.sources, transaction_timeout_ms),
             storage: Storage::default(),
             storage_full_until_ms: 0,
             partitions: 0,
             topic_created: 1,
             group_offsets: false,
-            judge: Judge::new(config.shape, config.sources),
+            judge: Judge::new(config.shape, config.sources, hazards.rate(Hazard::SavepointAsked) > 0),
             coverage: Coverage::default(),
             violation: None,
             trace: trace.then(Vec::new),
             next_id: 0,
+            hazards,
             config,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use onceflow_protocol::coordinator::{ControlRecord, Event, Fate, SeenClaim};
+use onceflow_protocol::coordinator::{ControlRecord, Event, Fate, Savepoint, SeenClaim};
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{Claim, ClaimId, Decision, NextOffset, Position, TopicIdentity};
 
@@ -22,8 +22,22 @@ pub fn newest(outside: &Outside) -> Event {
     Event::Newest { claim, decision }
 }
 
+/// The savepoint of this name.
+pub fn savepoint(name: &str, outside: &Outside) -> Event {
+    let found = outside.storage.savepoints.get(name).map(|savepoint| Savepoint {
+        name: name.into(),
+        hash: savepoint.decision.attempt.clone(),
+        decision: Box::new(savepoint.decision.clone()),
+    });
+    Event::SavepointRead(found.ok_or_else(|| format!("there is no savepoint {name}")))
+}
+
 /// What stands in the way of restoring this decision.
-pub fn restorable(decision: &Decision, outside: &Outside) -> Result<(), String> {
+pub fn restorable(decision: &Decision, savepoint: Option<&str>, outside: &Outside) -> Result<(), String> {
+    if let Some(name) = savepoint {
+        let savepoint = outside.storage.savepoints.get(name);
+        return savepoint.ok_or_else(|| format!("there is no savepoint {name}"))?.manifest().map(drop);
+    }
     let Some(reference) = &decision.manifest else { return Ok(()) };
     let manifest = outside.storage.read(&reference.file).and_then(|file| file.manifest.clone());
     let manifest = manifest.ok_or_else(|| format!("{} is missing", reference.file))?;

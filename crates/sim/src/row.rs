@@ -54,6 +54,9 @@ pub struct Shape {
 /// Allowed disorder, milliseconds.
 pub const DELAY: i64 = 20;
 
+/// Names of the steps.
+pub const STEPS: [&str; 2] = ["first", "second"];
+
 /// The shapes that seeds draw from; few, since the engine compiles a plan for each.
 pub const SHAPES: [Shape; 4] = [
     Shape { size: 100, every: 100, lateness: 0, second: None },

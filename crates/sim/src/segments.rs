@@ -41,11 +41,17 @@ pub fn write(name: &str, live: &LiveExtents, frozen: &[&Frozen]) -> (Vec<u8>, Li
     (bytes, live.after(name, &written), runs)
 }
 
-/// Brings a snapshot's rows and runs back into new workers.
-pub fn load(manifest: &Manifest, storage: &Storage, tasks: &mut [EngineTask]) -> Result<(), Event> {
+/// Brings rows and runs of a snapshot back into new workers: these extents, and the runs of the steps that `keeps` says yes for.
+pub fn load(
+    manifest: &Manifest,
+    live: &LiveExtents,
+    keeps: impl Fn(u32) -> bool,
+    storage: &Storage,
+    tasks: &mut [EngineTask],
+) -> Result<(), Event> {
     let workers = tasks.len();
     let origin = if manifest.workers == workers { Origin::Own } else { Origin::Other };
-    for (id, extents) in manifest.live.panes() {
+    for (id, extents) in live.panes() {
         let mut rows = extents.into_iter().map(|extent| {
             let missing =
                 || WorkerError { kind: ErrorKind::Data, message: format!("{} is missing", extent.file) };
@@ -60,7 +66,7 @@ pub fn load(manifest: &Manifest, storage: &Storage, tasks: &mut [EngineTask]) ->
         let worker = &mut tasks[usize::from(id.worker) % workers].worker;
         worker.restore(id.step as usize, id.pane, &mut rows, &[], origin).map_err(failed)?;
     }
-    for (_, run) in &manifest.cold {
+    for (_, run) in manifest.cold.iter().filter(|(_, run)| keeps(run.step)) {
         let worker = &mut tasks[0].worker;
         worker
             .restore(run.step as usize, run.pane, &mut std::iter::empty(), &[*run], Origin::Own)

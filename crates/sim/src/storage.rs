@@ -7,7 +7,7 @@ use std::sync::Arc;
 use onceflow_engine::state::cold::{ColdRow, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::KeptSnapshot;
-use onceflow_protocol::{Epoch, Frontiers};
+use onceflow_protocol::{Decision, Epoch, Frontiers};
 
 use crate::fold::FoldState;
 
@@ -42,6 +42,30 @@ impl Manifest {
     }
 }
 
+/// A copy of a committed snapshot, complete in itself.
+#[derive(Clone, Debug)]
+pub struct Savepoint {
+    /// What it is a copy of.
+    pub decision: Decision,
+    /// Its files, by the names that they had.
+    pub files: BTreeMap<String, File>,
+}
+
+impl Savepoint {
+    /// The manifest, unless nothing had been written when it was made; an error says what is missing.
+    pub fn manifest(&self) -> Result<Option<(&File, Rc<Manifest>)>, String> {
+        let Some(reference) = &self.decision.manifest else { return Ok(None) };
+        let file = self.files.get(&reference.file);
+        let Some((file, manifest)) = file.and_then(|file| Some((file, file.manifest.clone()?))) else {
+            return Err(format!("{} is missing in the savepoint", reference.file));
+        };
+        match manifest.files(&reference.file).iter().find(|name| !self.files.contains_key(*name)) {
+            Some(missing) => Err(format!("{missing} is missing in the savepoint")),
+            None => Ok(Some((file, manifest))),
+        }
+    }
+}
+
 /// What is in a file.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -70,8 +94,10 @@ pub struct File {
 #[derive(Debug, Default)]
 pub struct Storage {
     files: BTreeMap<String, File>,
-    /// What the `confirmed` object says.
-    pub confirmed: Option<Epoch>,
+    /// Savepoints by name: they lie apart, where nobody lists or deletes.
+    pub savepoints: BTreeMap<String, Savepoint>,
+    /// What the `confirmed` object says: epoch, and requests applied.
+    pub confirmed: Option<(Epoch, Vec<String>)>,
 }
 
 impl Storage {

@@ -1,6 +1,8 @@
 //! One seed from beginning to end: faults, then calm, then the question whether everything came out.
 
-use onceflow_protocol::coordinator::{Fate, Outcome, Phase, Restart, Settings, TimeInput, WindowedStep};
+use onceflow_protocol::coordinator::{
+    Fate, Outcome, Phase, Requests, Restart, Settings, TimeInput, WindowedStep,
+};
 
 use crate::coverage::Coverage;
 use crate::engine::Plans;
@@ -9,12 +11,15 @@ use crate::instance::Instance;
 use crate::kafka::{CONTROL, SOURCES, Txn};
 use crate::outside::{Config, Outside};
 use crate::rng::Rng;
-use crate::row::{DELAY, Input, SHAPES, Shape};
+use crate::row::{DELAY, Input, SHAPES, STEPS, Shape};
 
 /// Chances that the processes get, between two in which the world may strike them.
 const STRIKE_EVERY: u64 = 64;
 /// Steps after which calm has not helped.
 const PATIENCE: u64 = 400_000;
+/// Savepoints of a seed, and requests of its operator: input that is read again and again would take for ever.
+const SAVEPOINTS: u64 = 5;
+const REQUESTS: u32 = 3;
 /// Event time begins here, milliseconds.
 const BASE: i64 = 1_000_000;
 
@@ -42,6 +47,10 @@ struct World {
     feeds: Vec<Feed>,
     left: u64,
     processes: u64,
+    /// Savepoints asked for.
+    savepoints: u64,
+    /// The command line that processes are started with from now on.
+    command: Requests,
     /// Steps in a row without anything done.
     idle: u64,
 }
@@ -78,7 +87,9 @@ fn run_through(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
     let timeout_ms = settings(&config.shape, &mut rng.clone(), false).transaction_timeout_ms();
     let mut outside = Outside::new(config, rng, hazards, timeout_ms, trace);
     outside.partitions = feeds.len();
-    let mut world = World { outside, instances: vec![], feeds, left, processes: 0, idle: 0 };
+    let command = Requests { again: 0, ..Requests::default() };
+    let mut world =
+        World { outside, instances: vec![], feeds, left, processes: 0, savepoints: 0, command, idle: 0 };
     world.storm();
     world.calm();
     world.vandalise();
@@ -100,6 +111,7 @@ fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
     Settings {
         transactional_id: "sim.p.0".into(),
         sources: vec!["events".into()],
+        renamed: vec![],
         steps: [first].into_iter().chain(second).collect(),
         workers: rng.between(1, 3) as usize,
         interval_ms: rng.between(5, 100),
@@ -111,6 +123,7 @@ fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
         retained: rng.between(1, 3) as usize,
         until_end: bounded,
         restart: restart(rng),
+        requests: Requests::default(),
     }
 }
 
@@ -202,8 +215,14 @@ impl World {
         }
         self.instances.clear();
         self.outside.say(0, || "--- an operator's mistake".into());
-        let manifest = self.outside.judge.last().and_then(|last| last.manifest.clone());
-        let row = match self.outside.rng.below(3) {
+        let last = self.outside.judge.last();
+        let noted = self.outside.storage.confirmed.as_ref().map(|(_, requests)| requests);
+        if noted != last.map(|last| &last.requests) {
+            // A request that nobody knows to have been applied would be, and get over the mistake.
+            self.command = Requests::default();
+        }
+        let manifest = last.and_then(|last| last.manifest.clone());
+        let row = match self.outside.rng.below(6) {
             0 if self.outside.storage.confirmed.is_some() || self.outside.group_offsets => {
                 self.outside.cluster.delete_control_topic();
                 "lost control topic refused"
@@ -212,15 +231,39 @@ impl World {
                 self.outside.topic_created += 1;
                 "another source topic refused"
             }
-            _ => {
+            2 => {
                 let Some(manifest) = manifest else { return };
                 self.outside.storage.delete(&manifest.file);
                 "missing snapshot refused"
+            }
+            3 => {
+                let savepoint = Some("another's".to_owned());
+                self.command = Requests { savepoint, ..Requests::default() };
+                "unknown savepoint refused"
+            }
+            4 => {
+                let Some(name) = self.outside.storage.savepoints.keys().next() else { return };
+                let (savepoint, again) = (Some(name.clone()), REQUESTS + 1);
+                self.command = Requests { savepoint, again, accept_repeats: true, ..Requests::default() };
+                "a savepoint that is taken away refused"
+            }
+            _ => {
+                let last = self.outside.judge.last();
+                let repeats = self.outside.storage.savepoints.iter().find(|(_, savepoint)| {
+                    last.is_some_and(|last| last.counts.out > savepoint.decision.counts.out)
+                });
+                let Some((name, _)) = repeats else { return };
+                let savepoint = Some(name.clone());
+                self.command = Requests { savepoint, again: REQUESTS + 1, ..Requests::default() };
+                "going back without leave refused"
             }
         };
         self.start(false);
         for _ in 0..PATIENCE {
             self.step();
+            if self.instances.first().is_some_and(|instance| instance.phase() == Phase::Importing) {
+                self.outside.storage.savepoints.clear();
+            }
             // One that gave up before was removed; a service manager starts another.
             match self.instances.first().and_then(|instance| instance.outcome.as_ref()) {
                 None => continue,
@@ -259,6 +302,24 @@ impl World {
             let bounded = self.outside.rng.chance(200);
             self.start(bounded);
         }
+        if !self.instances.is_empty()
+            && self.savepoints < SAVEPOINTS
+            && self.outside.strikes(Hazard::SavepointAsked)
+        {
+            self.savepoints += 1;
+            let at = self.outside.rng.index(self.instances.len());
+            self.instances[at].savepoint(format!("p{}", self.savepoints));
+        }
+        if self.command.again < REQUESTS && self.outside.strikes(Hazard::Operator) {
+            let names: Vec<String> = self.outside.storage.savepoints.keys().cloned().collect();
+            let rng = &mut self.outside.rng;
+            let savepoint = (!names.is_empty()).then(|| names[rng.index(names.len())].clone());
+            if rng.chance(500) {
+                self.instances.clear();
+            }
+            self.operate(savepoint);
+        }
+        self.operate_before_a_deletion();
         let outside = &mut self.outside;
         if outside.strikes(Hazard::ClockJump) {
             let ms = outside.rng.below(60_000);
@@ -281,6 +342,38 @@ impl World {
             self.feeds[partition].txn = Some(outside.cluster.begin_foreign());
         } else if outside.rng.chance(300) {
             self.end_transaction(partition);
+        }
+    }
+
+    /// An operator changes the command line, which is repeated from now on; who runs by then may go on.
+    fn operate(&mut self, savepoint: Option<String>) {
+        let outside = &mut self.outside;
+        let steps = STEPS.iter().take(outside.config.shape.steps());
+        let discard = steps.filter(|_| outside.rng.chance(300)).map(|step| step.to_string()).collect();
+        let again = self.command.again + 1;
+        self.command = Requests { savepoint, discard, again, accept_repeats: true };
+        let command = &self.command;
+        outside.say(0, || format!("--- from now on: {command:?}"));
+        self.start(false);
+    }
+
+    /// The worst moment to go back: somebody stands still who is about to delete what the savepoint is a copy of.
+    fn operate_before_a_deletion(&mut self) {
+        if self.command.again >= REQUESTS || self.outside.hazards.rate(Hazard::Operator) == 0 {
+            return;
+        }
+        let savepoints = &self.outside.storage.savepoints;
+        let doomed = self.instances.iter().enumerate().find_map(|(at, instance)| {
+            let copied = |file: &String| {
+                let copy = savepoints.iter().find(|(_, savepoint)| savepoint.files.contains_key(file));
+                copy.map(|(name, _)| (at, name.clone()))
+            };
+            instance.deletes().find_map(copied)
+        });
+        if let Some((at, name)) = doomed {
+            self.outside.coverage.hazard(Hazard::Operator);
+            self.instances[at].pause(&mut self.outside);
+            self.operate(Some(name));
         }
     }
 
@@ -391,7 +484,8 @@ impl World {
         self.processes += 1;
         let ends = bounded.then(|| self.ends());
         let outside = &mut self.outside;
-        let settings = settings(&outside.config.shape, &mut outside.rng, bounded);
+        let mut settings = settings(&outside.config.shape, &mut outside.rng, bounded);
+        settings.requests = self.command.clone();
         outside.say(self.processes, || {
             format!("starts with {} workers{}", settings.workers, if bounded { ", bounded" } else { "" })
         });

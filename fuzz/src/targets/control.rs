@@ -5,7 +5,7 @@ use onceflow_engine::state::cold::{ColdSnapshot, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::{
     BarrierReport, ControlRecord, Coordinator, Effect, Event, FiredReport, FrozenReport, Load,
-    PartitionReport, Phase, Restart, Restored, Settings, TimeInput, Traces, WindowedStep,
+    PartitionReport, Phase, Requests, Restart, Restored, Settings, TimeInput, Traces, WindowedStep,
 };
 use onceflow_protocol::{
     Claim, ClaimId, Counts, Decision, Epoch, EventTime, FORMAT_VERSION, Frontiers, ManifestRef, NextOffset,
@@ -48,6 +48,7 @@ fn settings() -> Settings {
     Settings {
         transactional_id: "t".to_owned(),
         sources: vec!["s".to_owned()],
+        renamed: vec![],
         steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 10 }],
         workers: 1,
         interval_ms: 1_000,
@@ -59,6 +60,7 @@ fn settings() -> Settings {
         retained: 2,
         until_end: false,
         restart: Restart::Exponential { initial_ms: 1, max_ms: 1 },
+        requests: Requests::default(),
     }
 }
 
@@ -118,16 +120,18 @@ impl<'d, 'b> World<'d, 'b> {
         let answer = match effect {
             Effect::EnsureControlTopic => Event::ControlTopicReady,
             Effect::ReadNewest => Event::Newest { claim: None, decision: Some(decision()) },
-            Effect::CheckRestorable(_) => Event::Checked(Ok(())),
+            Effect::CheckRestorable { .. } => Event::Checked(Ok(())),
             Effect::ListFiles => Event::Listed(vec!["f".to_owned()]),
             Effect::InitTransactions => Event::Initialised(Box::new(claim())),
             Effect::CommitClaim(_) => Event::ClaimCommitted,
             Effect::ReadUntilClaim(_) => {
                 Event::ControlRead(vec![ControlRecord::Decision(decision()), ControlRecord::Claim(claim())])
             }
-            Effect::ReadTraces => {
-                Event::Traces(Traces { confirmed: Some(self.decision.epoch), group_offsets: true })
-            }
+            Effect::ReadTraces => Event::Traces(Traces {
+                confirmed: Some(self.decision.epoch),
+                group_offsets: true,
+                ..Traces::default()
+            }),
             Effect::ResolveStart(_) => {
                 Event::StartResolved { let_go: vec![], positions: vec![], topics: vec![] }
             }

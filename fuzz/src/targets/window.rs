@@ -102,6 +102,7 @@ fn epochs(draw: &mut Draw) {
         counts: Counts::default(),
         requests: vec![],
         manifest: None,
+        discarded: vec![],
         topics: vec![],
     };
     let fired = draw.integer();

@@ -5,6 +5,7 @@
 
 mod bad_records;
 mod bounded_runs;
+mod changes;
 mod command_line;
 mod disorder;
 mod fencing;
@@ -15,6 +16,7 @@ mod kill_points;
 mod kills;
 mod refusals;
 mod reload;
+mod savepoints;
 mod secrets;
 mod service;
 mod sinks;

@@ -4,10 +4,14 @@
 //! One thread does all of that because it happens in order: a start's steps follow each other, and a snapshot is written only
 //! when the one before is committed. What it does for a checkpoint never waits for output.
 
+mod foresight;
 mod restore;
+mod savepoint;
 mod snapshot;
 mod start;
 mod topology;
+
+pub use foresight::foresee;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -147,6 +151,10 @@ impl Keeper {
         loop {
             let done = match self.inbox.recv_timeout(SERVE) {
                 Ok(ToKeeper::Effect(effect)) => self.perform(effect),
+                Ok(ToKeeper::Savepoint { name, decision, reply }) => {
+                    self.make_savepoint(name, *decision, reply);
+                    Ok(())
+                }
                 Ok(ToKeeper::Frozen { worker, frozen }) => {
                     self.frozen[worker] = Some(frozen);
                     Ok(())
@@ -169,10 +177,16 @@ impl Keeper {
             Effect::EnsureControlTopic => self.ensure_control_topic(),
             Effect::ListClaims => self.list_claims(),
             Effect::ReadNewest => self.read_newest(),
-            Effect::CheckRestorable(decision) => self.check_restorable(&decision),
+            Effect::ReadSavepoint(name) => self.read_savepoint(&name),
+            Effect::CheckRestorable { decision, savepoint } => {
+                self.check_restorable(&decision, savepoint.as_deref())
+            }
             Effect::ListFiles => self.list_files(),
             Effect::ReadUntilClaim(claim) => self.read_until_claim(&claim),
             Effect::ReadTraces => self.read_traces(),
+            Effect::ImportSavepoint { savepoint, epoch, attempt, keeps } => {
+                self.import_savepoint(&savepoint, epoch, &attempt, keeps.as_ref())
+            }
             Effect::ResolveStart(known) => self.resolve_start(&known),
             Effect::Restore(decision) => self.restore(&decision),
             Effect::StartWorkers(positions) => self.start_workers(&positions),
@@ -210,8 +224,9 @@ impl Keeper {
     fn confirm(&mut self, wait: Option<Duration>) -> Done {
         let Some(decision) = self.unconfirmed.take() else { return Ok(()) };
         self.confirmed_at = Some(Instant::now());
-        let content =
-            serde_json::json!({ "version": 1, "epoch": decision.epoch, "attempt": decision.attempt });
+        let content = serde_json::json!({
+            "version": 1, "epoch": decision.epoch, "attempt": decision.attempt, "requests": decision.requests,
+        });
         let storage = self.storage()?;
         if let Err(error) = storage.replace(&FileName::confirmed(), content.to_string().as_bytes()) {
             tracing::warn!(%error, "the confirmed epoch could not be noted in the checkpoint storage");

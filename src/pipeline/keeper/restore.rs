@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::unbounded;
-use onceflow_engine::state::cold::{ColdStore, MemoryColdStore};
+use onceflow_engine::state::StateError;
+use onceflow_engine::state::cold::{ColdStore, MemoryColdStore, Run};
 use onceflow_engine::state::extents::Extent;
 use onceflow_engine::state::rows::EncodedRows;
 use onceflow_engine::state::segment::{SegmentError, read_extent, read_footer};
 use onceflow_engine::state::window_state::Origin;
 use onceflow_engine::worker::{StepStart, Worker, WorkerError};
 use onceflow_protocol::coordinator::{Event, Failure, KeptSnapshot, Restored};
-use onceflow_protocol::{Decision, ErrorKind, Frontiers, ManifestRef, PartitionClock, Position};
+use onceflow_protocol::{Decision, ErrorKind, ManifestRef, PartitionClock, Position};
 
+use super::super::change::{columns, match_steps};
 use super::super::context::{SHARD, SINKS};
 use super::super::driver::spawn;
 use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
@@ -29,34 +31,8 @@ use crate::state::{Cold, ColdSettings, OpenColdError, open_cold};
 use crate::storage::{FileName, ShardStorage, StorageError};
 
 impl Keeper {
-    /// Reads a snapshot's manifest and checks that it is the one that was decided.
-    pub(super) fn read_manifest(&mut self, reference: &ManifestRef) -> Done<Manifest> {
-        let storage = self.storage()?;
-        let name = FileName::parse(&reference.file)?;
-        let path = storage.path(&name);
-        let damaged = |what: String| Trouble::Refused(format!("{} is damaged: {what}", path.display()));
-        let mut file = BufReader::new(storage.open_file(&name)?);
-        let footer = read_footer(&mut file).map_err(|error| segment_trouble(&path, error))?;
-        let hash = manifest::hash(&footer);
-        if hash != reference.hash {
-            return Err(damaged(format!(
-                "its manifest has the hash {hash}, but {} was decided",
-                reference.hash
-            )));
-        }
-        let manifest: Manifest = serde_json::from_slice(&footer)
-            .map_err(|error| damaged(format!("its manifest cannot be read: {error}")))?;
-        if manifest.format != FORMAT_VERSION {
-            return Err(Trouble::Refused(format!(
-                "{} has format {}; this program knows format {FORMAT_VERSION}",
-                path.display(),
-                manifest.format
-            )));
-        }
-        if manifest.pipeline != self.context.plan.pipeline || manifest.shard != SHARD {
-            return Err(damaged(format!("it belongs to pipeline `{}`", manifest.pipeline)));
-        }
-        Ok(manifest)
+    pub(super) fn read_manifest(&self, storage: &ShardStorage, reference: &ManifestRef) -> Done<Manifest> {
+        read_manifest(storage, &self.context.plan.pipeline, reference)
     }
 
     /// Loads the decision's snapshot into new workers.
@@ -67,21 +43,31 @@ impl Keeper {
             self.cluster_ids.push(id);
         }
         let manifest = match &decision.manifest {
-            Some(reference) => Some(self.read_manifest(reference)?),
+            Some(reference) => {
+                let storage = self.storage()?;
+                Some(self.read_manifest(&storage, reference)?)
+            }
             None => None,
         };
         if let Some(manifest) = &manifest {
             self.check_clusters(manifest)?;
         }
-        let frontiers = self.match_steps(manifest.as_ref())?;
+        let matched = match_steps(&self.context.plan, decision, manifest.as_ref());
+        let matched = matched.map_err(|problems| Trouble::Refused(problems.join("\n")))?;
+        for note in &matched.notes {
+            tracing::warn!(pipeline = self.context.plan.pipeline, "{note}");
+        }
+        (self.steps, self.next_step_id) = (matched.steps, matched.next_step_id);
         self.open_cold(manifest.as_ref())?;
-        self.make_workers(&frontiers)?;
+        self.make_workers()?;
+        let frontiers = self.steps.iter().map(|step| step.frontiers).collect();
         let mut kept: Vec<KeptSnapshot> = vec![];
-        if let (Some(manifest), Some(reference)) = (manifest, &decision.manifest) {
+        if let (Some(mut manifest), Some(reference)) = (manifest, &decision.manifest) {
             self.context.restore_generation(manifest.next_generation);
+            let files = manifest.files(&reference.file);
+            self.drop_state(&mut manifest, &matched.dropped)?;
             self.load_extents(&manifest)?;
             self.load_runs(&manifest)?;
-            let files = manifest.files(&reference.file);
             kept.extend(manifest.kept.into_iter().map(Into::into));
             kept.push(KeptSnapshot { epoch: manifest.epoch, manifest: reference.clone(), files });
             self.live = manifest.live;
@@ -125,37 +111,22 @@ impl Keeper {
         Ok(())
     }
 
-    /// State belongs to the step's name: finds each windowed step's state, and refuses where it would not fit.
-    fn match_steps(&mut self, manifest: Option<&Manifest>) -> Done<Vec<Frontiers>> {
-        let known: &[StepState] = manifest.map_or(&[], |manifest| &manifest.steps);
-        self.next_step_id = manifest.map_or(0, |manifest| manifest.next_step_id);
-        self.steps.clear();
-        for step in &self.context.windowed {
-            let step = &self.context.plan.steps[*step];
-            let identity = step.window.as_ref().map(|window| window.identity.clone()).unwrap_or_default();
-            match known.iter().find(|state| state.name == step.name) {
-                Some(state) if state.identity == identity => self.steps.push(state.clone()),
-                Some(state) => {
-                    return Err(Trouble::Refused(format!(
-                        "step `{}` has state in the checkpoint that its new definition cannot use\n  then: {}\n  now:  {identity}",
-                        step.name, state.identity
-                    )));
-                }
-                None => {
-                    let (id, name) = (self.next_step_id, step.name.clone());
-                    self.next_step_id += 1;
-                    self.steps.push(StepState { id, name, identity, frontiers: Frontiers::START });
-                }
+    /// Takes out what nobody goes on from. The snapshot itself stays as it is, until the next one is confirmed.
+    fn drop_state(&mut self, manifest: &mut Manifest, dropped: &[u32]) -> Done {
+        manifest.live.retain_steps(|step| !dropped.contains(&step));
+        let (gone, left) =
+            std::mem::take(&mut manifest.runs).into_iter().partition(|run| dropped.contains(&run.step));
+        manifest.runs = left;
+        if let Some(cold) = &self.cold {
+            let gone: Vec<Run> = gone;
+            for run in gone {
+                let removed = cold.store().remove(run);
+                removed.map_err(|error| {
+                    worker_trouble(StateError::from(error).into(), "discarding cold runs")
+                })?;
             }
         }
-        if let Some(lost) = known.iter().find(|state| !self.steps.iter().any(|step| step.name == state.name))
-        {
-            return Err(Trouble::Refused(format!(
-                "step `{}` has state in the checkpoint, but the pipeline no longer has it",
-                lost.name
-            )));
-        }
-        Ok(self.steps.iter().map(|step| step.frontiers).collect())
+        Ok(())
     }
 
     fn open_cold(&mut self, manifest: Option<&Manifest>) -> Done {
@@ -179,16 +150,20 @@ impl Keeper {
         Ok(())
     }
 
-    fn make_workers(&mut self, frontiers: &[Frontiers]) -> Done {
+    fn make_workers(&mut self) -> Done {
         let workers = self.context.settings.workers;
         let cold: Arc<dyn ColdStore> = match &self.cold {
             Some(cold) => cold.store(),
             // A pipeline without windows has nothing that could get cold.
             None => Arc::new(MemoryColdStore::new()),
         };
-        let steps = self.steps.iter().zip(frontiers);
-        let starts: Vec<_> =
-            steps.map(|(step, frontiers)| StepStart { state_id: step.id, frontiers: *frontiers }).collect();
+        let windows = self.context.plan.steps.iter().filter_map(|step| step.window.as_ref());
+        let start = |(state, window): (&StepState, _)| StepStart {
+            state_id: state.id,
+            frontiers: state.frontiers,
+            columns: columns(state, window),
+        };
+        let starts: Vec<_> = self.steps.iter().zip(windows).map(start).collect();
         self.engines.clear();
         for index in 0..workers {
             let worker = Worker::new(self.context.plan.clone(), index, workers, &starts, cold.clone());
@@ -331,6 +306,36 @@ impl Keeper {
         self.driver.event(Event::WorkersStarted);
         Ok(())
     }
+}
+
+/// Reads a snapshot's manifest and checks that it is the one that was decided.
+pub(super) fn read_manifest(
+    storage: &ShardStorage,
+    pipeline: &str,
+    reference: &ManifestRef,
+) -> Done<Manifest> {
+    let name = FileName::parse(&reference.file)?;
+    let path = storage.path(&name);
+    let damaged = |what: String| Trouble::Refused(format!("{} is damaged: {what}", path.display()));
+    let mut file = BufReader::new(storage.open_file(&name)?);
+    let footer = read_footer(&mut file).map_err(|error| segment_trouble(&path, error))?;
+    let hash = manifest::hash(&footer);
+    if hash != reference.hash {
+        return Err(damaged(format!("its manifest has the hash {hash}, but {} was decided", reference.hash)));
+    }
+    let manifest: Manifest = serde_json::from_slice(&footer)
+        .map_err(|error| damaged(format!("its manifest cannot be read: {error}")))?;
+    if manifest.format != FORMAT_VERSION {
+        return Err(Trouble::Refused(format!(
+            "{} has format {}; this program knows format {FORMAT_VERSION}",
+            path.display(),
+            manifest.format
+        )));
+    }
+    if manifest.pipeline != *pipeline || manifest.shard != SHARD {
+        return Err(damaged(format!("it belongs to pipeline `{}`", manifest.pipeline)));
+    }
+    Ok(manifest)
 }
 
 /// Segment files that a restore keeps open.

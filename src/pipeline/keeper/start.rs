@@ -7,6 +7,7 @@ use onceflow_engine::plan::{OutputTopic, Start};
 use onceflow_protocol::coordinator::{ControlRecord, Event, Failure, Fate, SeenClaim, Traces};
 use onceflow_protocol::{Claim, ClaimId, Decision, Epoch, ErrorKind, FORMAT_VERSION, NextOffset, Position};
 
+use super::super::change::match_steps;
 use super::super::context::{Ends, SHARD, SINKS};
 use super::topology::{SourceTopic, existing};
 use super::{CALL, Done, Keeper, Trouble, config};
@@ -55,13 +56,13 @@ impl Keeper {
     }
 
     /// Everything that stands in the way of restoring this decision, without touching anything.
-    pub(super) fn check_restorable(&mut self, decision: &Decision) -> Done {
-        let result = self.why_not_restorable(decision)?;
+    pub(super) fn check_restorable(&mut self, decision: &Decision, savepoint: Option<&str>) -> Done {
+        let result = self.why_not_restorable(decision, savepoint)?;
         self.driver.event(Event::Checked(result.map_or(Ok(()), Err)));
         Ok(())
     }
 
-    fn why_not_restorable(&mut self, decision: &Decision) -> Done<Option<String>> {
+    fn why_not_restorable(&mut self, decision: &Decision, savepoint: Option<&str>) -> Done<Option<String>> {
         let topics = self.source_topics()?;
         for known in &decision.topics {
             let now = topics.iter().find(|topic| known.is_of(self.source_name(topic.source), &topic.topic));
@@ -102,21 +103,28 @@ impl Keeper {
                 )));
             }
         }
-        let Some(manifest) = &decision.manifest else { return Ok(None) };
-        match self.read_manifest(manifest) {
-            Err(Trouble::Refused(reason)) => Ok(Some(reason)),
-            Err(failed) => Err(failed),
-            Ok(manifest_of_files) => {
-                let storage = self.storage()?;
-                for file in manifest_of_files.files(&manifest.file) {
-                    let name = FileName::parse(&file)?;
-                    if storage.length(&name)?.is_none() {
-                        return Ok(Some(format!("{} is missing", storage.path(&name).display())));
-                    }
-                }
-                Ok(None)
-            }
+        let mut storage = self.storage()?;
+        if let Some(savepoint) = savepoint {
+            storage = storage.savepoint(savepoint)?;
         }
+        let manifest = match &decision.manifest {
+            None => None,
+            Some(reference) => match self.read_manifest(&storage, reference) {
+                Err(Trouble::Refused(reason)) => return Ok(Some(reason)),
+                Err(failed) => return Err(failed),
+                Ok(manifest) => {
+                    for file in manifest.files(&reference.file) {
+                        let name = FileName::parse(&file)?;
+                        if storage.length(&name)?.is_none() {
+                            return Ok(Some(format!("{} is missing", storage.path(&name).display())));
+                        }
+                    }
+                    Some(manifest)
+                }
+            },
+        };
+        let matched = match_steps(&self.context.plan, decision, manifest.as_ref());
+        Ok(matched.err().map(|problems| problems.join("\n")))
     }
 
     /// The files that may turn out to be orphans; what appears after this may be a successor's.
@@ -157,8 +165,8 @@ impl Keeper {
     /// What else would be there if this pipeline had run before.
     pub(super) fn read_traces(&mut self) -> Done {
         let storage = self.storage()?;
-        let confirmed = match storage.read(&FileName::confirmed()) {
-            Ok(bytes) => Some(confirmed_epoch(&bytes).ok_or_else(|| {
+        let noted = match storage.read(&FileName::confirmed()) {
+            Ok(bytes) => Some(confirmed(&bytes).ok_or_else(|| {
                 let path = storage.path(&FileName::confirmed());
                 Trouble::Refused(format!("{} is damaged: it names no epoch", path.display()))
             })?),
@@ -175,7 +183,9 @@ impl Keeper {
                     reader.committed(&asked, CALL)?.iter().any(|(_, _, offset)| offset.is_some());
             }
         }
-        self.driver.event(Event::Traces(Traces { confirmed, group_offsets }));
+        let (confirmed, requests) = noted.unzip();
+        let requests = requests.unwrap_or_default();
+        self.driver.event(Event::Traces(Traces { confirmed, requests, group_offsets }));
         Ok(())
     }
 
@@ -349,9 +359,12 @@ fn ensure_output(admin: &Admin, output: &OutputTopic) -> Done {
     Ok(())
 }
 
-fn confirmed_epoch(bytes: &[u8]) -> Option<Epoch> {
+/// Epoch and applied requests of the `confirmed` object.
+fn confirmed(bytes: &[u8]) -> Option<(Epoch, Vec<String>)> {
     let content: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    content.get("epoch")?.as_u64().map(Epoch)
+    let requests = content.get("requests").and_then(serde_json::Value::as_array);
+    let requests = requests.into_iter().flatten().filter_map(|id| Some(id.as_str()?.to_owned()));
+    Some((content.get("epoch")?.as_u64().map(Epoch)?, requests.collect()))
 }
 
 fn parse(record: &kafka::ControlRecord) -> Done<Option<ControlRecord>> {
@@ -370,7 +383,7 @@ fn parse_claim(record: &kafka::ControlRecord) -> Done<Claim> {
     Ok(claim)
 }
 
-fn parse_decision(record: &kafka::ControlRecord) -> Done<Decision> {
+pub(super) fn parse_decision(record: &kafka::ControlRecord) -> Done<Decision> {
     let decision: Decision = parse_json("decision", record)?;
     check_version("decision", decision.version, record)?;
     decision.check().map_err(|what| {

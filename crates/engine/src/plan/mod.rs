@@ -118,6 +118,8 @@ pub fn kept_field() -> Field {
 pub struct Source {
     /// Its name, part of the identity of its positions.
     pub name: String,
+    /// The name that it had before.
+    pub was: Option<String>,
     /// The cluster it reads from, where that is not the pipeline's.
     pub kafka: Option<Kafka>,
     /// Topics it reads, by name.
@@ -157,6 +159,7 @@ impl Source {
         let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
         Source {
             name: name.to_owned(),
+            was: None,
             kafka: None,
             topics: vec![name.to_owned()],
             patterns: vec![],
@@ -293,6 +296,8 @@ pub enum OnError {
 pub struct Step {
     /// Its name; for a windowed step the identity of its state.
     pub name: String,
+    /// The name that it had before.
+    pub was: Option<String>,
     /// What it reads. One input: its schema is [`Step::input_schema`]. Several, a union: each has the columns of
     /// [`Step::input_schema`] by name and type, perhaps in another order and perhaps with others beside them.
     pub inputs: Vec<Stream>,
@@ -329,9 +334,12 @@ pub struct Window {
     pub lateness_ms: i64,
     /// What happens to rows whose windows are all closed.
     pub late: Late,
-    /// What the state depends on (sizes, groups and aggregates with their types and expressions) in one canonical spelling, a
-    /// line each: state that was written under another identity is not this step's.
+    /// What the state depends on (sizes, groups with their types and expressions) in one canonical spelling, a line each: state that
+    /// was written under another identity is not this step's. Aggregates have identities of their own.
     pub identity: String,
+    /// What rows have to pass on their way from the sources, or the windows, that this step reads, and what becomes of them: every
+    /// `where` and `select` in one canonical spelling. It may change, but then an open window holds rows of both kinds.
+    pub above: String,
 }
 
 /// One group column.
@@ -350,6 +358,8 @@ pub struct Group {
 pub struct Aggregate {
     /// Name in the output.
     pub name: String,
+    /// What its state depends on (the expression and its type), in one canonical spelling.
+    pub identity: String,
     /// Which function.
     pub function: AggregateFunction,
     /// Its argument over the step's projected rows; `None` for `count(*)`.

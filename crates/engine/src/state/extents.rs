@@ -120,6 +120,23 @@ impl LiveExtents {
         LiveExtents { extents, written_rows }
     }
 
+    /// The same extents where files have other names: in a copy of the snapshot.
+    pub fn renamed(&self, name: impl Fn(&str) -> String) -> LiveExtents {
+        let rename = |extent: &Extent| Extent { file: name(&extent.file), ..extent.clone() };
+        let written_rows = self.written_rows.iter().map(|(file, rows)| (name(file), *rows));
+        LiveExtents {
+            extents: self.extents.iter().map(rename).collect(),
+            written_rows: written_rows.collect(),
+        }
+    }
+
+    /// Without the extents of the steps for which `keeps` says no, and without the files that only they kept alive.
+    pub fn retain_steps(&mut self, keeps: impl Fn(u32) -> bool) {
+        self.extents.retain(|extent| keeps(extent.step));
+        let live: BTreeSet<&str> = self.extents.iter().map(|extent| extent.file.as_str()).collect();
+        self.written_rows.retain(|file, _| live.contains(file.as_str()));
+    }
+
     /// Panes to write afresh at the next barrier, so that files go of whose rows more than three quarters are dead.
     pub fn mostly_dead(&self) -> BTreeSet<PaneId> {
         let mut live_rows = BTreeMap::<&str, u64>::new();

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, new_null_array};
 
 use super::StateError;
 use super::aggregate::{AggregateColumn, Failed};
@@ -31,20 +31,34 @@ fn finish<'k>(
     keys: impl Iterator<Item = &'k [u8]>,
     columns: &[Box<dyn AggregateColumn>],
     groups: Range<usize>,
+    window_start: i64,
 ) -> Result<Results, StateError> {
     let mut failed = vec![];
-    let results = columns.iter().map(|column| column.finish(groups.clone(), &mut failed));
-    let aggregates = results.collect::<Result<Vec<_>, _>>()?;
+    let mut aggregates = vec![];
+    for (column, (of, spec)) in columns.iter().zip(layout.state_columns()) {
+        let values = match of.since <= window_start {
+            true => column.finish(groups.clone(), &mut failed)?,
+            false => new_null_array(&spec.result, groups.len()),
+        };
+        aggregates.push((of.aggregate, values));
+    }
+    // From the order of the state to that of the plan.
+    aggregates.sort_by_key(|(place, _)| *place);
+    let aggregates = aggregates.into_iter().map(|(_, values)| values).collect();
     failed.sort();
     Ok(Results { groups: key::decode_columns(keys, layout.groups())?, aggregates, failed })
 }
 
 /// The results of a whole table, in the order of its groups.
-pub(super) fn emit_table(table: &GroupTable, emit: &mut Emit<'_>) -> Result<(), StateError> {
+pub(super) fn emit_table(
+    table: &GroupTable,
+    window_start: i64,
+    emit: &mut Emit<'_>,
+) -> Result<(), StateError> {
     for start in (0..table.len()).step_by(CHUNK_ROWS) {
         let end = table.len().min(start + CHUNK_ROWS);
         let keys = (start as u32..end as u32).map(|group| table.key(group));
-        emit(finish(table.layout(), keys, table.columns(), start..end)?)?;
+        emit(finish(table.layout(), keys, table.columns(), start..end, window_start)?)?;
     }
     Ok(())
 }
@@ -53,6 +67,7 @@ pub(super) fn emit_table(table: &GroupTable, emit: &mut Emit<'_>) -> Result<(), 
 pub(super) fn emit_merge(
     layout: &Layout,
     mut merge: SortedMerge<'_>,
+    window_start: i64,
     emit: &mut Emit<'_>,
 ) -> Result<(), StateError> {
     let mut columns = layout.columns()?;
@@ -69,7 +84,7 @@ pub(super) fn emit_merge(
         if keys.is_empty() {
             return Ok(());
         }
-        emit(finish(layout, keys.iter(), &columns, 0..keys.len())?)?;
+        emit(finish(layout, keys.iter(), &columns, 0..keys.len(), window_start)?)?;
     }
 }
 

@@ -20,23 +20,62 @@ use super::key::{self, Keys};
 use super::rows::EncodedRows;
 use crate::plan;
 
+/// One aggregate in the bytes of a state: which of the plan it is, and from when on it is known.
+///
+/// The order of aggregates in a state is that in which they came to the step, so that rows of before are the beginning of rows of now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateColumn {
+    /// Its place in the plan.
+    pub aggregate: usize,
+    /// Windows that begin before this instant, milliseconds, were open when it was added; they yield NULL.
+    pub since: i64,
+}
+
+impl StateColumn {
+    /// The columns of a state that has had its `count` aggregates from its beginning, in the plan's order.
+    pub fn planned(count: usize) -> Vec<StateColumn> {
+        (0..count).map(|aggregate| StateColumn { aggregate, since: i64::MIN }).collect()
+    }
+}
+
 /// What the rows of a state look like: the types of the group columns and the aggregates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     groups: Vec<DataType>,
+    /// In the order of the state.
     aggregates: Vec<AggregateSpec>,
+    columns: Vec<StateColumn>,
 }
 
 impl Layout {
-    /// A layout of these group columns and aggregates.
+    /// A layout of these group columns and aggregates, all of them known from the beginning.
     ///
     /// # Errors
     /// `Bug` if a type is not supported; the plan's compiler refuses those.
     pub fn new(groups: Vec<DataType>, aggregates: Vec<AggregateSpec>) -> Result<Layout, StateError> {
+        let columns = StateColumn::planned(aggregates.len());
+        Layout::with_columns(groups, &aggregates, columns)
+    }
+
+    /// A layout of these group columns and of the plan's aggregates in the order of `columns`.
+    ///
+    /// # Errors
+    /// `Bug` if a type is not supported, or `columns` are not the plan's aggregates in some order.
+    pub fn with_columns(
+        groups: Vec<DataType>,
+        planned: &[AggregateSpec],
+        columns: Vec<StateColumn>,
+    ) -> Result<Layout, StateError> {
+        let mut places: Vec<usize> = columns.iter().map(|column| column.aggregate).collect();
+        places.sort_unstable();
+        if !places.iter().copied().eq(0..planned.len()) {
+            return Err(StateError::bug(format!("{columns:?} are not {} aggregates", planned.len())));
+        }
+        let aggregates = columns.iter().map(|column| planned[column.aggregate].clone()).collect();
         if let Some(other) = groups.iter().find(|data_type| !key::is_supported(data_type)) {
             return Err(StateError::bug(format!("a group column of type {other}")));
         }
-        let layout = Layout { groups, aggregates };
+        let layout = Layout { groups, aggregates, columns };
         layout.columns()?;
         Ok(layout)
     }
@@ -44,12 +83,11 @@ impl Layout {
     /// The layout of a windowed step.
     ///
     /// # Errors
-    /// As [`Layout::new`].
-    pub fn of(window: &plan::Window) -> Result<Layout, StateError> {
-        Layout::new(
-            window.group_by.iter().map(|group| group.data_type.clone()).collect(),
-            window.aggregates.iter().map(AggregateSpec::from).collect(),
-        )
+    /// As [`Layout::with_columns`].
+    pub fn of(window: &plan::Window, columns: Vec<StateColumn>) -> Result<Layout, StateError> {
+        let planned: Vec<_> = window.aggregates.iter().map(AggregateSpec::from).collect();
+        let groups = window.group_by.iter().map(|group| group.data_type.clone()).collect();
+        Layout::with_columns(groups, &planned, columns)
     }
 
     /// Types of the group columns.
@@ -57,7 +95,12 @@ impl Layout {
         &self.groups
     }
 
-    /// Empty columns, one per aggregate.
+    /// The aggregates in the order of the state, each with its place in the plan.
+    pub(super) fn state_columns(&self) -> impl Iterator<Item = (&StateColumn, &AggregateSpec)> {
+        self.columns.iter().zip(&self.aggregates)
+    }
+
+    /// Empty columns, one per aggregate, in the order of the state.
     pub(super) fn columns(&self) -> Result<Vec<Box<dyn AggregateColumn>>, StateError> {
         self.aggregates.iter().map(AggregateSpec::column).collect()
     }
@@ -241,8 +284,8 @@ impl GroupTable {
                 self.columns.len()
             )));
         }
-        for (column, argument) in self.columns.iter_mut().zip(arguments) {
-            column.update(rows, groups, argument.as_ref())?;
+        for (column, of) in self.columns.iter_mut().zip(&self.layout.columns) {
+            column.update(rows, groups, arguments[of.aggregate].as_ref())?;
         }
         self.mark_dirty(groups);
         Ok(())
@@ -376,13 +419,17 @@ impl GroupTable {
     }
 }
 
-/// Adds one row's encoded state to a group of these columns.
+/// Adds one row's encoded state to a group of these columns. Where the bytes end early, the row is older than the columns that are
+/// left: those have seen no value. (A state is never empty, and what holds rows is checked as a whole.)
 pub(super) fn merge_state(
     columns: &mut [Box<dyn AggregateColumn>],
     group: u32,
     mut state: &[u8],
 ) -> Result<(), StateError> {
     for column in columns {
+        if state.is_empty() {
+            return Ok(());
+        }
         column.merge_row(group, &mut state)?;
     }
     if state.is_empty() {

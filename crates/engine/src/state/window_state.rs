@@ -29,7 +29,7 @@ use super::cold::{ColdStore, Run};
 use super::key::{self, Keys};
 use super::merge::{self, Results, SortedMerge};
 use super::rows::EncodedRows;
-use super::table::{GroupTable, Layout};
+use super::table::{GroupTable, Layout, StateColumn};
 use crate::plan;
 
 /// Runs of a pane after which the next eviction merges them into one.
@@ -182,12 +182,16 @@ pub struct WindowState {
 }
 
 impl WindowState {
-    /// Empty state of the step with the durable number `state_id`.
+    /// Empty state of the step with the durable number `state_id`, its aggregates in the order of `columns`.
     ///
     /// # Errors
-    /// `Bug` if the window has types or aggregates that state does not know.
-    pub fn new(state_id: u32, window: &plan::Window) -> Result<WindowState, StateError> {
-        Ok(WindowState::with_layout(state_id, window.spec, Arc::new(Layout::of(window)?)))
+    /// `Bug` if the window has types or aggregates that state does not know, or `columns` are not its aggregates.
+    pub fn new(
+        state_id: u32,
+        window: &plan::Window,
+        columns: Vec<StateColumn>,
+    ) -> Result<WindowState, StateError> {
+        Ok(WindowState::with_layout(state_id, window.spec, Arc::new(Layout::of(window, columns)?)))
     }
 
     /// Empty state of rows that look like `layout`.
@@ -309,12 +313,12 @@ impl WindowState {
         if partials.iter().any(|partial| !partial.runs.is_empty()) {
             let runs = partials.iter().flat_map(|partial| partial.runs.iter().copied());
             let merge = SortedMerge::new(tables.into_iter(), rows.into_iter(), runs, lanes, cold)?;
-            return merge::emit_merge(&self.layout, merge, &mut emit);
+            return merge::emit_merge(&self.layout, merge, window_start, &mut emit);
         }
         if let ([table], []) = (tables.as_slice(), rows.as_slice())
             && lanes == (0..key::LANES)
         {
-            return merge::emit_table(table, &mut emit);
+            return merge::emit_table(table, window_start, &mut emit);
         }
         let mut merged = GroupTable::new(self.layout.clone())?;
         for table in tables {
@@ -323,7 +327,7 @@ impl WindowState {
         for rows in rows {
             merged.merge_rows(rows)?;
         }
-        merge::emit_table(&merged, &mut emit)
+        merge::emit_table(&merged, window_start, &mut emit)
     }
 
     /// Drops the panes whose last window ends at or before `purged`, with their runs.

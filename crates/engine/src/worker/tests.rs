@@ -51,6 +51,7 @@ fn expr(sql: Sql, schema: &Schema, data_type: DataType) -> Expr {
 fn step(name: &str, inputs: Vec<Stream>, input: SchemaRef) -> Step {
     Step {
         name: name.into(),
+        was: None,
         inputs,
         input_schema: input.clone(),
         filter: None,
@@ -101,6 +102,7 @@ impl Step {
             aggregates: vec![
                 Aggregate {
                     name: "n".into(),
+                    identity: String::new(),
                     function: AggregateFunction::Count,
                     argument: None,
                     argument_type: DataType::Null,
@@ -108,6 +110,7 @@ impl Step {
                 },
                 Aggregate {
                     name: "total".into(),
+                    identity: String::new(),
                     function: AggregateFunction::Sum,
                     argument: Some(expr(ident(of), &input, DataType::Int64)),
                     argument_type: DataType::Int64,
@@ -118,6 +121,7 @@ impl Step {
             lateness_ms: 0,
             late,
             identity: String::new(),
+            above: String::new(),
         });
         self
     }

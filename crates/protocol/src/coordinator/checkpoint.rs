@@ -39,6 +39,8 @@ pub(super) struct Checkpoint {
     decision: Option<Decision>,
     /// This barrier was the last one asked for.
     last: bool,
+    /// Savepoints that were asked for before this barrier.
+    savepoints: Vec<String>,
 }
 
 /// The firing pass of one barrier.
@@ -108,6 +110,7 @@ impl Coordinator {
         self.checkpoint.reports.clear();
         self.checkpoint.pass = Pass { began_ms: now_ms, ..Pass::default() };
         self.checkpoint.last = self.stopping;
+        self.checkpoint.savepoints = std::mem::take(&mut self.savepoints);
         self.enter(Phase::Aligning, now_ms, Some(self.settings.timeout_ms));
         effects.push(Effect::Barrier);
     }
@@ -204,6 +207,8 @@ impl Coordinator {
         let positions = self.start.positions.iter().zip(&self.checkpoint.committed);
         let frontiers_moved = self.frontiers != self.checkpoint.committed_frontiers;
         if !self.checkpoint.pass.fired && !frontiers_moved && !positions.into_iter().any(moved) {
+            // What is committed is all there is.
+            self.make_savepoints(effects);
             // All workers stand still: a stop that came since the barrier has nothing to wait for either.
             if self.stopping || self.is_over() {
                 return self.end(Outcome::Done, effects);
@@ -346,6 +351,8 @@ impl Coordinator {
             effects.push(Effect::Release);
         }
         effects.push(Effect::Confirm(Box::new(decision.clone())));
+        self.base = Some(decision.clone());
+        self.make_savepoints(effects);
         if let Some((manifest, files)) = self.checkpoint.durable.take() {
             self.kept.push(KeptSnapshot { epoch, manifest, files });
             // The newest decision may not be visible yet, as markers follow a commit; the one before is, since this transaction could
@@ -357,7 +364,6 @@ impl Coordinator {
         }
         self.checkpoint.committed = decision.positions.clone();
         self.checkpoint.committed_frontiers = self.frontiers.clone();
-        self.base = Some(decision);
         self.checkpoint.ended_ms = now_ms;
         self.recovery.committed();
         if over {
@@ -369,6 +375,14 @@ impl Coordinator {
         self.enter(Phase::Running, now_ms, None);
         if self.stopping {
             self.barrier(now_ms, effects);
+        }
+    }
+
+    /// A savepoint is a copy of what is committed. It is asked for before anything of that is retired.
+    fn make_savepoints(&mut self, effects: &mut Vec<Effect>) {
+        let Some(base) = &self.base else { return };
+        for name in self.checkpoint.savepoints.drain(..) {
+            effects.push(Effect::MakeSavepoint { name, decision: Box::new(base.clone()) });
         }
     }
 }

@@ -5,6 +5,8 @@ use crate::ids::{ClaimId, Epoch, NextOffset};
 use crate::records::{Claim, Counts, Decision, ManifestRef, Position, TopicIdentity};
 use crate::time::{Frontiers, Watermark};
 
+use super::requests::Savepoint;
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -22,6 +24,8 @@ pub enum Event {
     Trigger,
     /// A source has partitions that this run does not read: finish a checkpoint, then begin a new run, whose start finds them.
     SourcesChanged,
+    /// Take a checkpoint now, and keep a copy of it under this name.
+    Savepoint(String),
     /// Answer to [`Effect::EnsureControlTopic`].
     ControlTopicReady,
     /// Answer to [`Effect::ReadNewest`]: the newest committed claim and decision.
@@ -31,6 +35,8 @@ pub enum Event {
         /// Newest decision.
         decision: Option<Box<Decision>>,
     },
+    /// Answer to [`Effect::ReadSavepoint`]: the savepoint, or why there is none to be read.
+    SavepointRead(Result<Savepoint, String>),
     /// Answer to [`Effect::CheckRestorable`]: what stands in the way, if anything does.
     Checked(Result<(), String>),
     /// Answer to [`Effect::ListFiles`].
@@ -43,6 +49,8 @@ pub enum Event {
     ControlRead(Vec<ControlRecord>),
     /// Answer to [`Effect::ReadTraces`].
     Traces(Traces),
+    /// Answer to [`Effect::ImportSavepoint`]: where its manifest is now, if it has one; durable.
+    Imported(Option<ManifestRef>),
     /// Answer to [`Effect::ResolveStart`].
     StartResolved {
         /// Source and topic of the known positions that no source reads any more.
@@ -117,10 +125,12 @@ pub enum ControlRecord {
 }
 
 /// What else says that this pipeline has run before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
     /// Epoch of the `confirmed` object in the checkpoint storage.
     pub confirmed: Option<Epoch>,
+    /// Requests that had been applied by then, according to it.
+    pub requests: Vec<String>,
     /// Whether the consumer group has committed offsets.
     pub group_offsets: bool,
 }
@@ -231,8 +241,15 @@ pub enum Effect {
     ListClaims,
     /// Read the newest committed claim and decision, without fencing anyone.
     ReadNewest,
-    /// Check that what the decision names is there: manifest, offsets, the same topics.
-    CheckRestorable(Box<Decision>),
+    /// Read what a savepoint of this name says of itself.
+    ReadSavepoint(String),
+    /// Check that what the decision names is there (manifest, offsets, the same topics), and that the pipeline can go on from it.
+    CheckRestorable {
+        /// The decision, with the state that would be discarded.
+        decision: Box<Decision>,
+        /// The savepoint that holds its files; `None` if they are where checkpoints are.
+        savepoint: Option<String>,
+    },
     /// List the files of the checkpoint storage.
     ListFiles,
     /// `init_transactions`: fences every older instance and ends what it had open.
@@ -243,6 +260,18 @@ pub enum Effect {
     ReadUntilClaim(ClaimId),
     /// Look for the `confirmed` object and for group offsets.
     ReadTraces,
+    /// Copy a savepoint's files to where checkpoints are, under names that nobody has used before: an older instance may still
+    /// delete files by the names that it knows.
+    ImportSavepoint {
+        /// The savepoint; refused if it is not the same any more.
+        savepoint: Savepoint,
+        /// The epoch that its restore will be.
+        epoch: Epoch,
+        /// Names the attempt; unique.
+        attempt: String,
+        /// The snapshot of the newest decision: it is kept beside the new one, with those that it keeps, as far as it can be read.
+        keeps: Option<ManifestRef>,
+    },
     /// Turn `start:` into offsets, for the partitions of sources that these positions do not name, and say which of these are of
     /// topics that the sources read no more.
     ResolveStart(Vec<Position>),
@@ -287,6 +316,14 @@ pub enum Effect {
     Release,
     /// Note a committed decision in the `confirmed` object and in the group's offsets, as far as that works. Not answered.
     Confirm(Box<Decision>),
+    /// Copy the snapshot of this decision, which is committed, to a savepoint of this name. Comes before any of its files is retired.
+    /// Not answered.
+    MakeSavepoint {
+        /// Name of the savepoint.
+        name: String,
+        /// What it is a copy of.
+        decision: Box<Decision>,
+    },
     /// Delete these files. Not answered.
     DeleteFiles(Vec<String>),
     /// Throw away producer, consumers, workers and their channels; what is stuck is leaked. Not answered.

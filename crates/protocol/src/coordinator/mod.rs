@@ -6,9 +6,11 @@
 //! transaction, or not at all.
 //!
 //! ```text
+//!                                                                  a savepoint
+//!                                                                  ┌→ Importing ─┐
 //!  New ─→ Preflight ─→ Listing ─→ Fencing ─→ Claiming ─→ Reading ─→ Tracing ─→ Resolving ─┐
-//!          ↑     ↺ read again (or Fenced)                   │                     │        │ start offsets
-//!          │                                                │ a later claim       │        ↓
+//!          ↑     ↺ read again (or Fenced)                   │                     │        │ start offsets,
+//!          │                                                │ a later claim       │        ↓ or a request
 //!          │                                                ↓                     │  CommittingStart
 //!          │                                             Fenced                   ↓        │
 //!          │                                                ↑                 Restoring ←──┘
@@ -32,10 +34,13 @@
 //!                                                                           └─→ Preparing ─→ Deciding
 //!
 //!  BackingOff: also from Aligning and Deciding, without a failure, when a run ends because its sources have changed.
-//!  Looking: also from Tracing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile. So does the
-//!  restart strategy's giving up, by way of BackingOff.
+//!  Looking: also from Tracing, Importing, Resolving and Restoring, by a refusal; it stands unless another has claimed meanwhile. So
+//!  does the restart strategy's giving up, by way of BackingOff.
 //!  Ended: from anywhere; by a stop, a bounded run's end, a refusal, or a failure that would repeat.
 //! ```
+//!
+//! What the command line asks of a start (a savepoint, state to discard) is decided once: in `CommittingStart`, with a request id
+//! that every later decision carries on (`requests.rs`).
 //!
 //! Workers go on consuming from the end of `Freezing` (or `SnapshottingCold`) on; what they emit is held until the commit.
 //! Rows and files pass the coordinator by: it orders what is done with them.
@@ -45,12 +50,14 @@ mod events;
 mod firing;
 mod phase;
 mod recovery;
+mod requests;
 mod settings;
 mod start;
 
 pub use events::*;
 pub use firing::{Reach, TimeInput, WindowedStep};
 pub use phase::{Phase, TRANSITIONS};
+pub use requests::{Requests, Savepoint};
 pub use settings::{Restart, Settings};
 
 use crate::error::ErrorKind;
@@ -87,6 +94,8 @@ pub struct Coordinator {
     triggered: bool,
     /// The next checkpoint is this run's last one: a new run is to find what has been added to the sources.
     renewing: bool,
+    /// Savepoints asked for since the last barrier.
+    savepoints: Vec<String>,
     fenced_by: Option<String>,
 }
 
@@ -108,6 +117,7 @@ impl Coordinator {
             draining: false,
             triggered: false,
             renewing: false,
+            savepoints: vec![],
             fenced_by: None,
         }
     }
@@ -152,6 +162,10 @@ impl Coordinator {
             Event::Trigger => self.triggered = true,
             // A start looks anyway, and so does the next run after a failure.
             Event::SourcesChanged => self.renewing |= self.phase.has_workers(),
+            Event::Savepoint(name) => {
+                self.triggered = true;
+                self.savepoints.push(name);
+            }
             Event::Failed(failure) => self.fail(now_ms, failure, &mut effects),
             Event::Refused(reason) => self.refuse(now_ms, reason, &mut effects),
             event => {
@@ -176,12 +190,14 @@ impl Coordinator {
             (Phase::Preflight, Event::Newest { claim, decision }) => {
                 self.newest(now_ms, claim, decision, effects)
             }
+            (Phase::Preflight, Event::SavepointRead(result)) => self.savepoint_read(now_ms, result, effects),
             (Phase::Preflight, Event::Checked(result)) => self.checked(now_ms, result, effects),
             (Phase::Listing, Event::Listed(files)) => self.listed(now_ms, files, effects),
             (Phase::Fencing, Event::Initialised(claim)) => self.initialised(now_ms, claim, effects),
             (Phase::Claiming, Event::ClaimCommitted) => self.claimed(now_ms, effects),
             (Phase::Reading, Event::ControlRead(records)) => self.control_read(now_ms, records, effects),
             (Phase::Tracing, Event::Traces(traces)) => self.traced(now_ms, traces, effects),
+            (Phase::Importing, Event::Imported(manifest)) => self.imported(now_ms, manifest, effects),
             (Phase::Resolving, Event::StartResolved { let_go, positions, topics }) => {
                 self.start_resolved(now_ms, &let_go, positions, topics, effects)
             }

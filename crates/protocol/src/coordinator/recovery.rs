@@ -118,6 +118,8 @@ impl Coordinator {
         if self.stopping {
             return self.end(Outcome::StoppedWithoutCheckpoint, effects);
         }
+        // Whoever asked for a savepoint hears that there is none, and may ask again.
+        self.savepoints.clear();
         let mut delay = match self.recovery.next_delay_ms(now_ms) {
             Some(delay) => delay,
             None if self.may_give_up_unseen() => {
@@ -170,7 +172,7 @@ impl Coordinator {
     /// A start that cannot succeed. After the claim it may look like that because a successor has gone on and tidied up: then it is
     /// fenced, and nobody has to come and look.
     pub(super) fn refuse(&mut self, now_ms: u64, reason: String, effects: &mut Vec<Effect>) {
-        if !matches!(self.phase, Phase::Tracing | Phase::Resolving | Phase::Restoring) {
+        if !matches!(self.phase, Phase::Tracing | Phase::Importing | Phase::Resolving | Phase::Restoring) {
             return self.end(Outcome::Refused(reason), effects);
         }
         self.start.verdict = Some(Outcome::Refused(reason));

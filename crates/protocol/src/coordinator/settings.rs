@@ -1,6 +1,9 @@
 //! What the coordinator is told once.
 
+use crate::records::Decision;
+
 use super::firing::WindowedStep;
+use super::requests::Requests;
 
 /// Settings of one pipeline instance.
 #[derive(Clone, Debug)]
@@ -9,6 +12,8 @@ pub struct Settings {
     pub transactional_id: String,
     /// Names of the sources, in the plan's order.
     pub sources: Vec<String>,
+    /// Sources that had another name, under which a decision may still know their positions: before, now.
+    pub renamed: Vec<(String, String)>,
     /// Windowed steps, in the plan's order.
     pub steps: Vec<WindowedStep>,
     /// Worker threads.
@@ -31,6 +36,8 @@ pub struct Settings {
     pub until_end: bool,
     /// What follows a failure.
     pub restart: Restart,
+    /// What the command line asks of a start, once.
+    pub requests: Requests,
 }
 
 impl Settings {
@@ -42,6 +49,21 @@ impl Settings {
     /// Whether there is any state to snapshot.
     pub fn stateful(&self) -> bool {
         !self.steps.is_empty()
+    }
+
+    /// Offsets belong to a source's name: what a decision knows under a former name goes on under the one of now, unless that is known
+    /// already.
+    pub(super) fn rename_sources(&self, decision: &mut Decision) {
+        for (before, now) in &self.renamed {
+            if decision.positions.iter().any(|at| at.source == *now) {
+                continue;
+            }
+            let positions = decision.positions.iter_mut().map(|at| &mut at.source);
+            let topics = decision.topics.iter_mut().map(|topic| &mut topic.source);
+            for name in positions.chain(topics).filter(|name| *name == before) {
+                name.clone_from(now);
+            }
+        }
     }
 
     pub(super) fn checkpoint_limit_ms(&self) -> u64 {

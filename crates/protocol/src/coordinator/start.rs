@@ -8,6 +8,7 @@ use crate::planted::{Planted, is_planted};
 use crate::records::{Claim, Decision, FORMAT_VERSION, ManifestRef, Position, TopicIdentity};
 
 use super::checkpoint::Checkpoint;
+use super::requests::{Savepoint, Target};
 use super::{ControlRecord, Coordinator, Effect, Failure, Outcome, Phase, Restored, Traces};
 
 /// What a start has found out so far.
@@ -22,6 +23,10 @@ pub(super) struct Progress {
     /// Our claim.
     pub claim: Option<Claim>,
     traces: Traces,
+    /// The savepoint that was asked for, if there is one.
+    savepoint: Option<Savepoint>,
+    /// Ids of the requests that this start applies.
+    applies: Vec<String>,
     /// Positions to start from, in the order that workers number them by.
     pub positions: Vec<Position>,
     /// Topics of all sources.
@@ -62,18 +67,60 @@ impl Coordinator {
             self.enter(Phase::Fenced, now_ms, None);
             return effects.push(Effect::TearDown);
         }
-        let Some(decision) = decision else {
-            return self.list_files(now_ms, effects);
-        };
-        if decision.transactional_id != self.settings.transactional_id {
+        if let Some(decision) = &decision
+            && decision.transactional_id != self.settings.transactional_id
+        {
             let reason = format!(
                 "the newest decision was made with transactional id `{}`, this instance has `{}`: two ids would not fence each other",
                 decision.transactional_id, self.settings.transactional_id
             );
             return self.refuse(now_ms, reason, effects);
         }
-        self.start.candidate = Some((*decision).clone());
-        effects.push(Effect::CheckRestorable(decision));
+        self.start.candidate = decision.map(|decision| *decision);
+        match &self.settings.requests.savepoint {
+            Some(name) => effects.push(Effect::ReadSavepoint(name.clone())),
+            None => self.check(now_ms, effects),
+        }
+    }
+
+    /// A savepoint that was applied may be gone.
+    pub(super) fn savepoint_read(
+        &mut self,
+        now_ms: u64,
+        result: Result<Savepoint, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (requests, candidate) = (&self.settings.requests, self.start.candidate.as_ref());
+        let name = requests.savepoint.as_deref().unwrap_or_default();
+        self.start.savepoint = match result {
+            Ok(savepoint) => Some(savepoint),
+            Err(_) if requests.was_applied(name, candidate) => None,
+            Err(reason) => return self.refuse(now_ms, reason, effects),
+        };
+        self.check(now_ms, effects);
+    }
+
+    /// Looks before anyone is fenced whether this start could go on from what it would go on from now.
+    fn check(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        match self.target(self.start.candidate.as_ref()) {
+            Err(reason) => self.refuse(now_ms, reason, effects),
+            Ok(Target { decision: None, .. }) => self.list_files(now_ms, effects),
+            Ok(Target { decision: Some(decision), savepoint, .. }) => {
+                effects.push(Effect::CheckRestorable {
+                    decision: Box::new(decision),
+                    savepoint: savepoint.map(|savepoint| savepoint.name),
+                });
+            }
+        }
+    }
+
+    fn target(&self, newest: Option<&Decision>) -> Result<Target, String> {
+        let (confirmed, savepoint) = (&self.start.traces.requests, self.start.savepoint.as_ref());
+        let mut target = self.settings.requests.target(newest, confirmed, savepoint)?;
+        if let Some(decision) = &mut target.decision {
+            self.settings.rename_sources(decision);
+        }
+        Ok(target)
     }
 
     /// A healthy instance may retire what is being checked: only a decision that cannot be restored and is still the
@@ -81,7 +128,8 @@ impl Coordinator {
     pub(super) fn checked(&mut self, now_ms: u64, result: Result<(), String>, effects: &mut Vec<Effect>) {
         match result {
             Ok(()) => self.list_files(now_ms, effects),
-            Err(reason) if self.start.suspect.is_some() && self.start.suspect == self.start.candidate => {
+            // Nobody takes a savepoint away; and where there is no decision, there is none that another could have replaced.
+            Err(reason) if self.start.candidate.is_none() || self.start.suspect == self.start.candidate => {
                 self.refuse(now_ms, reason, effects)
             }
             Err(_) => {
@@ -154,23 +202,41 @@ impl Coordinator {
 
     pub(super) fn traced(&mut self, now_ms: u64, traces: Traces, effects: &mut Vec<Effect>) {
         self.start.traces = traces;
+        // The newest decision may be another than before the claim, and may have applied what this start was to apply.
+        let target = match self.target(self.base.as_ref()) {
+            Ok(target) => target,
+            Err(reason) => return self.refuse(now_ms, reason, effects),
+        };
         let decided = self.base.as_ref().map(|decision| decision.epoch);
-        if let Some(confirmed) =
-            traces.confirmed.filter(|confirmed| decided.is_none_or(|decided| decided < *confirmed))
-        {
-            let found = decided
-                .map_or("no decision".to_string(), |epoch| format!("a newest decision of epoch {epoch}"));
-            let reason = format!(
-                "the checkpoint storage says that epoch {confirmed} was committed, but the control topic has {found}: \
-                 it was deleted, or lost its end, or this is another cluster"
-            );
+        // Who goes back to a savepoint and accepts what that repeats does not need the decisions that are lost.
+        let forced = target.savepoint.is_some() && self.settings.requests.accept_repeats;
+        if let Some(reason) = lost(decided, &self.start.traces).filter(|_| !forced) {
             return self.refuse(now_ms, reason, effects);
         }
-        if decided.is_none() && traces.group_offsets {
-            let reason = "the consumer group has committed offsets, but the control topic has no decision: \
-                          it was deleted, or this is another cluster";
-            return self.refuse(now_ms, reason.to_string(), effects);
+        let newest = self.base.take();
+        self.base = target.decision;
+        self.start.applies = target.applies;
+        let (Some(base), Some(savepoint)) = (&mut self.base, target.savepoint) else {
+            return self.resolve(now_ms, effects);
+        };
+        // Beyond every trace, so that whatever an older instance still says or writes is of the past.
+        base.epoch =
+            [decided, self.start.traces.confirmed].into_iter().flatten().fold(base.epoch, Epoch::max);
+        let epoch = base.epoch.next();
+        let keeps = newest.and_then(|newest| newest.manifest);
+        self.enter(Phase::Importing, now_ms, Some(20 * self.settings.start_limit_ms()));
+        let attempt = self.start_attempt(epoch);
+        effects.push(Effect::ImportSavepoint { savepoint, epoch, attempt, keeps });
+    }
+
+    pub(super) fn imported(&mut self, now_ms: u64, manifest: Option<ManifestRef>, effects: &mut Vec<Effect>) {
+        if let Some(base) = &mut self.base {
+            base.manifest = manifest;
         }
+        self.resolve(now_ms, effects);
+    }
+
+    fn resolve(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         // Positions of sources that the plan no longer has are let go.
         let is_read = |at: &&Position| self.settings.sources.contains(&at.source);
         let known = self.base.iter().flat_map(|decision| &decision.positions);
@@ -212,12 +278,17 @@ impl Coordinator {
             }
         }
         self.start.topics = topics;
-        if resolved.is_empty() && self.base.is_some() {
+        if resolved.is_empty() && self.start.applies.is_empty() && self.base.is_some() {
             return self.restore(now_ms, effects);
         }
         self.start.positions.extend(resolved);
         let epoch = self.base.as_ref().map_or(Epoch(0), |decision| decision.epoch.next());
-        let decision = self.decision(epoch, format!("start-{}", self.attempt(epoch)), self.base_manifest());
+        let mut decision = self.decision(epoch, self.start_attempt(epoch), self.base_manifest());
+        decision.requests.append(&mut self.start.applies);
+        if let Some(base) = self.base.as_ref().filter(|_| !is_planted(Planted::DiscardForgotten)) {
+            // The snapshot is the same, so it still holds what was discarded.
+            decision.discarded.clone_from(&base.discarded);
+        }
         self.base = Some(decision.clone());
         if is_planted(Planted::StartResolvedTwice) {
             return self.restore(now_ms, effects);
@@ -272,6 +343,7 @@ impl Coordinator {
             counts: self.base_counts(),
             requests: self.base.as_ref().map(|base| base.requests.clone()).unwrap_or_default(),
             manifest,
+            discarded: vec![],
             topics: self.start.topics.clone(),
         }
     }
@@ -284,8 +356,32 @@ impl Coordinator {
         }
     }
 
+    fn start_attempt(&self, epoch: Epoch) -> String {
+        format!("start-{}", self.attempt(epoch))
+    }
+
     fn base_manifest(&self) -> Option<ManifestRef> {
         self.base.as_ref().and_then(|base| base.manifest.clone())
+    }
+}
+
+/// Whether traces say that decisions are lost.
+fn lost(decided: Option<Epoch>, traces: &Traces) -> Option<String> {
+    let way_out = "(to go on from a savepoint: `--from-savepoint NAME --accept-repeats`)";
+    match traces.confirmed {
+        Some(confirmed) if decided.is_none_or(|decided| decided < confirmed) => {
+            let found = decided
+                .map_or("no decision".to_string(), |epoch| format!("a newest decision of epoch {epoch}"));
+            Some(format!(
+                "the checkpoint storage says that epoch {confirmed} was committed, but the control topic has {found}: \
+                 it was deleted, or lost its end, or this is another cluster {way_out}"
+            ))
+        }
+        _ if decided.is_none() && traces.group_offsets => Some(format!(
+            "the consumer group has committed offsets, but the control topic has no decision: \
+             it was deleted, or this is another cluster {way_out}"
+        )),
+        _ => None,
     }
 }
 

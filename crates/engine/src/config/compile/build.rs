@@ -5,6 +5,7 @@
 //! pipeline does not look at can hold anything.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -14,7 +15,7 @@ use super::settings::Settings;
 use super::sinks::{AnalyzedHeaders, AnalyzedSink, creations};
 use super::streams::{AnalyzedStep, Projected, Shape, Streams, event_time_from};
 use super::window::AnalyzedWindow;
-use crate::config::spec::{Spanned, Spec, TopicFrom};
+use crate::config::spec::{self, Spanned, Spec, TopicFrom};
 use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::errors_stream;
 use crate::expr::{Expr, Scope, Typed};
@@ -57,7 +58,8 @@ pub(super) fn build(
             [input] => Arc::clone(schemas.get(&input)?),
             _ => analyzed.input.schema(|name| used.inputs[i].contains(name)),
         };
-        let built = step(&spec.steps[i].name.value, analyzed, input_schema, &used.projected[i])
+        let above = above(i, &graph, &streams, spec);
+        let built = step(&spec.steps[i], analyzed, input_schema, &used.projected[i], above)
             .map_err(|message| found.push(unbuilt(spec.steps[i].name.span, &message)))
             .ok()?;
         schemas.insert(Reads::Step(i), Arc::clone(&built.output_schema));
@@ -223,6 +225,7 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
     Source {
         name: source.name.value.clone(),
         kafka: source.kafka.as_ref().and_then(super::settings::of_source),
+        was: source.was.as_ref().map(|was| was.value.clone()),
         topics: source.topics.iter().map(|topic| topic.value.clone()).collect(),
         patterns: source.patterns.iter().map(|pattern| pattern.value.clone()).collect(),
         start: source.start.unwrap_or(Start::Earliest),
@@ -253,12 +256,40 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
     }
 }
 
+/// Every `where`, `select`, `set` and `unset` on the way to the window of step `i`, its own first, up to sources and other windows.
+fn above(i: usize, graph: &Graph, streams: &Streams, spec: &Spec) -> String {
+    let Some(step) = &streams.steps[i] else { return String::new() };
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    if let Some(filter) = &step.filter {
+        let _ = writeln!(text, "where {}", filter.sql);
+    }
+    for column in step.project.iter().flatten() {
+        let _ = writeln!(text, "select {:?} = {}", column.name, column.typed.sql);
+    }
+    for input in graph.inputs[i].iter().flatten() {
+        match *input {
+            Reads::Step(i) if streams.steps[i].as_ref().is_some_and(|step| step.window.is_none()) => {
+                text += &above(i, graph, streams, spec);
+            }
+            Reads::Step(i) | Reads::Late(i) => {
+                let _ = writeln!(text, "from step {:?}", spec.steps[i].name.value);
+            }
+            Reads::Source(i) | Reads::Errors(i) => {
+                let _ = writeln!(text, "from source {:?}", spec.sources[i].name.value);
+            }
+        }
+    }
+    text
+}
+
 /// The step, but for its inputs, over rows of the schema `input`. `used`: the columns that its window or its readers use.
 fn step(
-    name: &str,
+    spec: &spec::Step,
     analyzed: &AnalyzedStep,
     input: SchemaRef,
     used: &BTreeSet<String>,
+    above: String,
 ) -> Result<Step, String> {
     let projected = analyzed.project.iter().flatten().filter(|column| column.is_used(used));
     let names = analyzed.filter.iter().chain(projected.clone().map(|column| &column.typed));
@@ -296,11 +327,12 @@ fn step(
         None => (None, Arc::clone(&projected_schema)),
         Some(window) => {
             let output_schema = analyzed.output.schema(|_| true);
-            (Some(build_window(window, &projected_schema, &output_schema)?), output_schema)
+            (Some(build_window(window, &projected_schema, &output_schema, above)?), output_schema)
         }
     };
     Ok(Step {
-        name: name.to_owned(),
+        name: spec.name.value.clone(),
+        was: spec.was.as_ref().map(|was| was.value.clone()),
         inputs: vec![],
         filter: bind(analyzed.filter.as_ref(), &input_schema)?,
         input_schema,
@@ -331,13 +363,19 @@ fn with_metadata<'a>(schema: &SchemaRef, names: impl Iterator<Item = &'a String>
     Arc::new(Schema::new(schema.fields().iter().cloned().chain(fields).collect::<Vec<_>>()))
 }
 
-fn build_window(window: &AnalyzedWindow, input: &Schema, output: &Schema) -> Result<Window, String> {
+fn build_window(
+    window: &AnalyzedWindow,
+    input: &Schema,
+    output: &Schema,
+    above: String,
+) -> Result<Window, String> {
     let group = |(name, typed): &(String, Typed)| {
         Ok(Group { name: name.clone(), expr: typed.build(input)?, data_type: typed.data_type.clone() })
     };
     let aggregate = |(name, call): &(String, crate::expr::AggregateCall)| {
         Ok(Aggregate {
             name: name.clone(),
+            identity: AnalyzedWindow::aggregate_identity(call),
             function: call.function,
             argument: bind(call.argument.as_ref(), input)?,
             argument_type: call.argument.as_ref().map_or(DataType::Null, |typed| typed.data_type.clone()),
@@ -352,6 +390,7 @@ fn build_window(window: &AnalyzedWindow, input: &Schema, output: &Schema) -> Res
         lateness_ms: window.lateness_ms,
         late: window.late,
         identity: window.identity(),
+        above,
     })
 }
 

@@ -51,6 +51,7 @@ pub(super) fn resolve(spec: &Spec, found: &mut Vec<Diagnostic>) -> Graph {
             names.insert(&name.value, reads);
         }
     }
+    check_former_names(spec, &names, found);
     let mut find = |from: &Spanned<String>, reader: Option<&str>| {
         let stream = match names.get(from.value.as_str()) {
             Some(stream) => Ok(*stream),
@@ -89,6 +90,24 @@ fn side_stream(
             format!("`{name}` is a step: errors are collected by source, whatever step they happen in"),
         ),
     })
+}
+
+/// A former name belongs to one stream that has another name now.
+fn check_former_names(spec: &Spec, names: &BTreeMap<&str, Reads>, found: &mut Vec<Diagnostic>) {
+    let sources = spec.sources.iter().filter_map(|source| source.was.as_ref());
+    let steps = spec.steps.iter().filter_map(|step| step.was.as_ref());
+    let mut taken = BTreeSet::new();
+    for was in sources.chain(steps) {
+        if names.contains_key(was.value.as_str()) {
+            let message =
+                format!("`{}` is a name that is in use: what it stands for goes on under it", was.value);
+            let hint = "`was` says under which name, no longer used, its state or its offsets were kept";
+            found.push(Diagnostic::new(Code::Repeated, was.span, message).hint(hint));
+        } else if !taken.insert(was.value.as_str()) {
+            let message = format!("two streams cannot both have been `{}`", was.value);
+            found.push(Diagnostic::new(Code::Repeated, was.span, message));
+        }
+    }
 }
 
 fn unknown(from: &Spanned<String>, itself: Option<&str>, names: &BTreeMap<&str, Reads>) -> Diagnostic {

@@ -50,11 +50,13 @@ impl AnalyzedWindow {
         for (name, typed) in &self.groups {
             let _ = writeln!(text, "group {name:?} {} = {}", sql_type(&typed.data_type), typed.sql);
         }
-        for (name, call) in &self.aggregates {
-            let argument = call.argument.as_ref().map_or("*".to_owned(), |typed| sql_type(&typed.data_type));
-            let _ = writeln!(text, "aggregate {name:?} {argument} = {}", call.sql);
-        }
         text
+    }
+
+    /// The same for one aggregate.
+    pub fn aggregate_identity(call: &AggregateCall) -> String {
+        let argument = call.argument.as_ref().map_or("*".to_owned(), |typed| sql_type(&typed.data_type));
+        format!("{} of {argument}", call.sql)
     }
 }
 
@@ -112,10 +114,8 @@ pub(super) fn analyze(
             analyze_aggregate(sql.text(), input).map_err(|mistakes| report(sql, mistakes, found)).ok()
         });
         let data_type = call.as_ref().map(|call| call.result_type.clone());
-        // Only a count has a value where there is nothing to aggregate.
-        let nullable =
-            call.as_ref().is_none_or(|call| call.function != crate::plan::AggregateFunction::Count);
-        output.add(&named.name, data_type, nullable, found);
+        // Even a count: one that is added later is not known for the windows that are open then.
+        output.add(&named.name, data_type, true, found);
         aggregates.extend(call.map(|call| (named.name.value.clone(), call)));
     }
     let having = window.having.as_ref().and_then(|sql| boolean(sql, "`having`", &output.scope, found));

@@ -171,6 +171,8 @@ pub struct State {
 pub struct Source {
     /// Its name.
     pub name: Spanned<String>,
+    /// `was`: the name before.
+    pub was: Option<Spanned<String>>,
     /// `kafka`.
     pub kafka: Option<Kafka>,
     /// `topics`, those that are names.
@@ -226,6 +228,8 @@ pub struct EventTime {
 pub struct Step {
     /// Its name.
     pub name: Spanned<String>,
+    /// `was`: the name before.
+    pub was: Option<Spanned<String>>,
     /// `from`.
     pub from: Vec<Spanned<String>>,
     /// `where`.

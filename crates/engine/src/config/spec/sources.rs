@@ -27,6 +27,7 @@ pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Sour
 fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
     let mut source = Source {
         name: stream_name(key, "a source", found),
+        was: None,
         kafka: None,
         topics: vec![],
         patterns: vec![],
@@ -83,7 +84,7 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
         let words = [("error", Error), ("skip", Skip), ("pass", Pass)];
         word(node, "tombstones", &words, &[], found).map(|word| word.value)
     });
-    fields.later("was", found);
+    source.was = fields.get("was").and_then(|node| text(node, "`was`", found));
     fields.finish(found);
     source
 }

@@ -2,7 +2,7 @@
 
 use onceflow_protocol::WindowSpec;
 
-use super::fields::{Fields, first, list, map, not_yet, stream_name, texts};
+use super::fields::{Fields, first, list, map, not_yet, stream_name, text, texts};
 use super::values::{duration, positive_duration, signed_duration, sql, word};
 use super::{Named, Part, Spanned, Step, Window};
 use crate::config::document::{Key, Node, Value};
@@ -25,6 +25,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     let name = stream_name(key, "a step", found);
     let mut step = Step {
         name,
+        was: None,
         from: vec![],
         filter: None,
         select: Part::Absent,
@@ -39,6 +40,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     let mut fields = fields.named(key.span);
     step.from =
         fields.require("from", found).and_then(|node| texts(node, "`from`", found)).unwrap_or_default();
+    step.was = fields.get("was").and_then(|node| text(node, "`was`", found));
     step.filter = fields.get("where").and_then(|node| sql(node, "`where`", found));
     if let Some(node) = fields.get("select") {
         step.select = named(node, "`select`", found);
@@ -57,7 +59,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
             Part::Absent
         }
     };
-    for name in ["unnest", "join", "deduplicate", "sql", "was"] {
+    for name in ["unnest", "join", "deduplicate", "sql"] {
         if let Some((key, _)) = fields.entry(name) {
             found.push(not_yet(key.span, &format!("`{name}`")));
             // The columns are not known, then.

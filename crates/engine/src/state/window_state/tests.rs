@@ -466,3 +466,71 @@ fn columns_that_do_not_fit_are_a_bug() {
     let result = state.update(&[column.clone(), column], &[], &far, 0);
     assert!(matches!(result, Err(StateError::Bug(_))), "{result:?}");
 }
+
+/// Counts by one group column over tumbling windows of 10, and sums where the layout has them.
+fn totals(columns: Vec<StateColumn>) -> WindowState {
+    let spec = |function, argument| AggregateSpec { function, argument, result: DataType::Int64 };
+    let planned = [spec(Sum, DataType::Int64), spec(Count, DataType::Null)];
+    let planned = if columns.len() == 1 { &planned[1..] } else { &planned };
+    let layout = Layout::with_columns(vec![DataType::Int64], planned, columns).unwrap();
+    WindowState::with_layout(7, WindowSpec::tumbling(10).unwrap(), Arc::new(layout))
+}
+
+fn add(state: &mut WindowState, rows: &[(i64, i64)], sums: bool) {
+    let groups: [ArrayRef; 1] = [Arc::new(rows.iter().map(|_| Some(1)).collect::<Int64Array>())];
+    let amounts: ArrayRef = Arc::new(rows.iter().map(|(_, amount)| Some(*amount)).collect::<Int64Array>());
+    let times = rows.iter().map(|(time, _)| Some(*time)).collect::<Int64Array>();
+    let arguments = if sums { vec![Some(amounts), None] } else { vec![None] };
+    state.update(&groups, &arguments, &times, i64::MIN).unwrap();
+}
+
+#[test]
+fn an_added_aggregate_is_known_from_the_first_window_that_opened_after_it() {
+    for evicted in [false, true] {
+        let cold = MemoryColdStore::default();
+        // Before: `n: count(*)`. After: `total: sum(amount)` stands before it in the file.
+        let mut before = totals(StateColumn::planned(1));
+        add(&mut before, &[(3, 100), (4, 100), (15, 100)], false);
+        let mut generation = 0;
+        let mut next_generation = || {
+            generation += 1;
+            generation
+        };
+        while evicted && before.evict(&cold, &mut next_generation).unwrap() > 0 {}
+        let frozen = before.freeze();
+        let count = StateColumn { aggregate: 1, since: i64::MIN };
+        let mut after = totals(vec![count, StateColumn { aggregate: 0, since: 20 }]);
+        for FrozenPane { pane, change, runs } in frozen {
+            let mut restore = after.begin_restore(pane).unwrap();
+            if let Change::Delta(rows) | Change::Whole(rows) = change {
+                restore.add(&rows).unwrap();
+            }
+            after.finish_restore(restore, Origin::Own).unwrap();
+            after.restore_cold(pane, &runs).unwrap();
+        }
+        add(&mut after, &[(5, 1), (25, 2), (26, 3)], true);
+        let mut seen = vec![];
+        for end in [10, 20, 30] {
+            let partials = after.close(end, 0, 1);
+            let mut emit = |rows: WindowRows| {
+                let of = |at: usize| {
+                    let column = rows.aggregates[at].as_primitive::<Int64Type>();
+                    column.is_valid(0).then(|| column.value(0))
+                };
+                seen.push((end, of(0), of(1)));
+                Ok(())
+            };
+            after.merge(end, &partials, 0..key::LANES, &cold, &mut emit).unwrap();
+        }
+        assert_eq!(seen, [(10, None, Some(3)), (20, None, Some(1)), (30, Some(5), Some(2))], "{evicted}");
+    }
+}
+
+#[test]
+fn columns_must_be_the_plans_aggregates() {
+    let count = || AggregateSpec { function: Count, argument: DataType::Null, result: DataType::Int64 };
+    let column = |aggregate| StateColumn { aggregate, since: i64::MIN };
+    for columns in [vec![], vec![column(1)], vec![column(0), column(0)]] {
+        assert!(Layout::with_columns(vec![], &[count()], columns).is_err());
+    }
+}

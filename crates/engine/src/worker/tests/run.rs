@@ -42,9 +42,9 @@ impl Run {
         let starts: Vec<_> = plan
             .steps
             .iter()
-            .filter(|step| step.window.is_some())
+            .filter_map(|step| step.window.as_ref())
             .enumerate()
-            .map(|(i, _)| StepStart { state_id: i as u32 + 7, frontiers: Frontiers::START })
+            .map(|(i, window)| StepStart::fresh(i as u32 + 7, window))
             .collect();
         let mut run = Run { plan, workers: vec![], cold, generation: 0, written: vec![] };
         run.make_workers(workers, &starts);
@@ -159,10 +159,12 @@ impl Run {
     /// whole and nobody needs to remember extents.
     pub(super) fn restart(&mut self, workers: usize) {
         let frozen: Vec<_> = self.workers.iter_mut().map(|worker| worker.freeze().unwrap()).collect();
-        let starts: Vec<_> = (0..self.workers[0].windows())
-            .map(|window| StepStart {
-                state_id: frozen[0][window].state_id,
-                frontiers: self.workers[0].frontiers(window).unwrap(),
+        let windows = self.plan.steps.iter().filter_map(|step| step.window.as_ref());
+        let starts: Vec<_> = windows
+            .enumerate()
+            .map(|(i, window)| StepStart {
+                frontiers: self.workers[0].frontiers(i).unwrap(),
+                ..StepStart::fresh(frozen[0][i].state_id, window)
             })
             .collect();
         self.make_workers(workers, &starts);

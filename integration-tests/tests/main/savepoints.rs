@@ -1,0 +1,127 @@
+//! Savepoints: made of a running pipeline, gone back to once however often that is asked for, and safe from everything that is tidied up.
+
+use std::path::Path;
+
+use onceflow_integration_tests::daemon::Daemon;
+use onceflow_integration_tests::fold::Window;
+use onceflow_integration_tests::orders::Orders;
+use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::topic::{Record, write_all};
+use onceflow_integration_tests::verify::verify;
+
+/// Rows in a form that does not depend on their order.
+fn rows(records: &[Record]) -> Vec<String> {
+    let mut rows: Vec<String> = records.iter().map(|record| record.json().to_string()).collect();
+    rows.sort();
+    rows
+}
+
+/// A pipeline that was stopped in the middle of its input, a savepoint of that moment, and the end of its output then.
+fn with_savepoint(name: &str, settings: &Settings) -> (Scenario, std::path::PathBuf, usize) {
+    let scenario = Scenario::new(name);
+    scenario.create_topics(4);
+    let file = scenario.write_windowed(settings);
+    let small = settings.memory == "8MiB";
+    // Enough groups and open windows to reach the small budget.
+    let orders = match small {
+        true => Orders { users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() },
+        false => Orders::default(),
+    };
+    let (first, second) = orders.split(10_000);
+    write_all(scenario.kafka, &scenario.input(), first);
+    let mut daemon = Daemon::run(&scenario, &file);
+    daemon.eventually_alive("to read the first part", |_| scenario.is_drained().then_some(()));
+    let path = format!("/api/v1/pipelines/{}/savepoints", scenario.name);
+    let made = daemon.post(&path, "{\"name\": \"half\"}");
+    assert_eq!(made.status, 201, "{}", made.body);
+    let again = daemon.post(&path, "{\"name\": \"half\"}");
+    assert_eq!(again.status, 409, "{}", again.body);
+    assert_eq!(daemon.post(&path, "{\"name\": \"../half\"}").status, 400);
+    assert_eq!(daemon.post("/api/v1/pipelines/others/savepoints", "").status, 404);
+    let listed: serde_json::Value = serde_json::from_str(&daemon.get(&path).unwrap().body).unwrap();
+    assert_eq!(listed["savepoints"][0]["name"], "half", "{listed}");
+    daemon.stop();
+    if small {
+        assert!(scenario.shard().join("savepoints/half/cold").is_dir(), "nothing was evicted");
+    }
+    let then = scenario.committed(&scenario.output()).len();
+    write_all(scenario.kafka, &scenario.input(), second);
+    Daemon::run_until_end(&scenario, &file);
+    verify(&scenario, Window::TUMBLING);
+    (scenario, file, then)
+}
+
+fn go_back(scenario: &Scenario, file: &Path, more: &[&str], environment: &[(&str, &str)]) -> Daemon {
+    let arguments = [&["--until-end", "--from-savepoint", "half"], more].concat();
+    Daemon::start(scenario, file, &arguments, environment)
+}
+
+fn done(mut daemon: Daemon) {
+    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log_end());
+}
+
+fn check(name: &str, settings: &Settings) {
+    let (scenario, file, then) = with_savepoint(name, settings);
+    let first = scenario.committed(&scenario.output());
+    let since = rows(&first[then..]);
+    assert!(!since.is_empty());
+
+    let mut refused = go_back(&scenario, &file, &[], &[]);
+    assert_eq!(refused.wait().code(), Some(1), "{}", refused.log_end());
+    assert!(refused.log().contains("--accept-repeats"), "{}", refused.log());
+
+    // However often the command line is repeated, what came since the savepoint comes once more.
+    for _ in 0..2 {
+        done(go_back(&scenario, &file, &["--accept-repeats"], &[]));
+        let all = scenario.committed(&scenario.output());
+        assert_eq!(rows(&all[first.len()..]), since);
+    }
+    // Deaths on the way to it, and on the way from it, do not make it come oftener.
+    let again = ["--accept-repeats", "--again", "2"];
+    for point in ["after-claim", "after-import", "after-epoch-zero", "after-snapshot", "before-snapshot"] {
+        go_back(&scenario, &file, &again, &[("ONCEFLOW_KILL_AT", point)]).wait_for_self_kill();
+    }
+    done(go_back(&scenario, &file, &again, &[]));
+    let all = scenario.committed(&scenario.output());
+    assert_eq!(rows(&all[first.len() + since.len()..]), since);
+    let decision = scenario.decisions().pop().expect("no decision");
+    assert_eq!(decision["requests"].as_array().map(Vec::len), Some(2), "{decision}");
+
+    // Applied, it may go; asked for anew, it would have to be there.
+    std::fs::remove_dir_all(scenario.shard().join("savepoints/half")).unwrap();
+    done(go_back(&scenario, &file, &again, &[]));
+    let mut missing = go_back(&scenario, &file, &["--accept-repeats", "--again", "3"], &[]);
+    assert_eq!(missing.wait().code(), Some(1), "{}", missing.log_end());
+    assert!(missing.log().contains("no savepoint `half`"), "{}", missing.log());
+    assert_eq!(scenario.committed(&scenario.output()).len(), all.len());
+}
+
+#[test]
+fn are_gone_back_to_once() {
+    check("savepoint", &Settings::default());
+}
+
+#[test]
+fn hold_what_memory_could_not() {
+    if cfg!(feature = "rocksdb") {
+        // So little that panes are evicted all the time.
+        check(
+            "savepoint-cold",
+            &Settings { memory: "8MiB", lateness: "6m", parallelism: 2, ..Settings::default() },
+        );
+    }
+}
+
+#[test]
+fn get_over_a_lost_control_topic() {
+    let (scenario, file, then) = with_savepoint("savepoint-lost", &Settings::default());
+    let first = scenario.committed(&scenario.output());
+    scenario.kafka.delete_topic(&scenario.control());
+    done(go_back(&scenario, &file, &["--accept-repeats"], &[]));
+    let all = scenario.committed(&scenario.output());
+    assert_eq!(rows(&all[first.len()..]), rows(&first[then..]));
+    // Lost once more, the command line that still stands there does not hide it.
+    scenario.kafka.delete_topic(&scenario.control());
+    let mut refused = go_back(&scenario, &file, &["--accept-repeats"], &[]);
+    assert_eq!(refused.wait().code(), Some(1), "{}", refused.log_end());
+}
