@@ -256,7 +256,7 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
     }
 }
 
-/// Every `where`, `select`, `set` and `unset` on the way to the window of step `i`, its own first, up to sources and other windows.
+/// Every `where`, `select` and `set` on the way to the window of step `i`, its own first, up to sources and other windows.
 fn above(i: usize, graph: &Graph, streams: &Streams, spec: &Spec) -> String {
     let Some(step) = &streams.steps[i] else { return String::new() };
     let mut text = String::new();
@@ -264,7 +264,7 @@ fn above(i: usize, graph: &Graph, streams: &Streams, spec: &Spec) -> String {
     if let Some(filter) = &step.filter {
         let _ = writeln!(text, "where {}", filter.sql);
     }
-    for column in step.project.iter().flatten() {
+    for column in step.project.iter().flatten().filter(|column| !column.through) {
         let _ = writeln!(text, "select {:?} = {}", column.name, column.typed.sql);
     }
     for input in graph.inputs[i].iter().flatten() {
