@@ -58,14 +58,22 @@ impl Keeper {
             tracing::warn!(pipeline = self.context.plan.pipeline, "{note}");
         }
         (self.steps, self.next_step_id) = (matched.steps, matched.next_step_id);
+        let named = manifest.as_ref().zip(decision.manifest.as_ref());
+        let files = named.map_or(vec![], |(manifest, reference)| manifest.files(&reference.file));
+        let mut manifest = manifest;
+        let gone = manifest.as_mut().map_or(vec![], |manifest| drop_state(manifest, &matched.dropped));
         self.open_cold(manifest.as_ref())?;
+        if let Some(cold) = &self.cold {
+            for run in gone {
+                let removed = cold.store().remove(run).map_err(StateError::from);
+                removed.map_err(|error| worker_trouble(error.into(), "discarding cold runs"))?;
+            }
+        }
         self.make_workers()?;
         let frontiers = self.steps.iter().map(|step| step.frontiers).collect();
         let mut kept: Vec<KeptSnapshot> = vec![];
-        if let (Some(mut manifest), Some(reference)) = (manifest, &decision.manifest) {
+        if let (Some(manifest), Some(reference)) = (manifest, &decision.manifest) {
             self.context.restore_generation(manifest.next_generation);
-            let files = manifest.files(&reference.file);
-            self.drop_state(&mut manifest, &matched.dropped)?;
             self.load_extents(&manifest)?;
             self.load_runs(&manifest)?;
             kept.extend(manifest.kept.into_iter().map(Into::into));
@@ -106,24 +114,6 @@ impl Keeper {
                     "source `{}` was read from cluster `{then}`, this is `{now}`",
                     source.name
                 )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes out what nobody goes on from. The snapshot itself stays as it is, until the next one is confirmed.
-    fn drop_state(&mut self, manifest: &mut Manifest, dropped: &[u32]) -> Done {
-        manifest.live.retain_steps(|step| !dropped.contains(&step));
-        let (gone, left) =
-            std::mem::take(&mut manifest.runs).into_iter().partition(|run| dropped.contains(&run.step));
-        manifest.runs = left;
-        if let Some(cold) = &self.cold {
-            let gone: Vec<Run> = gone;
-            for run in gone {
-                let removed = cold.store().remove(run);
-                removed.map_err(|error| {
-                    worker_trouble(StateError::from(error).into(), "discarding cold runs")
-                })?;
             }
         }
         Ok(())
@@ -336,6 +326,21 @@ pub(super) fn read_manifest(
         return Err(damaged(format!("it belongs to pipeline `{}`", manifest.pipeline)));
     }
     Ok(manifest)
+}
+
+/// Takes out what nobody goes on from; the snapshot itself stays as it is, until the next one is confirmed. Runs that the cold store holds
+/// beside others that are needed.
+fn drop_state(manifest: &mut Manifest, dropped: &[u32]) -> Vec<Run> {
+    manifest.live.retain_steps(|step| !dropped.contains(&step));
+    let (gone, left): (Vec<Run>, Vec<Run>) =
+        std::mem::take(&mut manifest.runs).into_iter().partition(|run| dropped.contains(&run.step));
+    manifest.runs = left;
+    if !gone.is_empty() && manifest.runs.is_empty() {
+        // Nothing of the cold store is needed: it begins anew.
+        manifest.cold = None;
+        return vec![];
+    }
+    gone
 }
 
 /// Segment files that a restore keeps open.
