@@ -4,12 +4,14 @@
 //! [`Inputs`](crate::inputs::Inputs) (settings and plans, or every mistake).
 
 mod exit;
+mod explain;
+mod generate;
 mod run;
 mod validate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::demo::{self, DemoArgs};
 
@@ -25,8 +27,12 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Validate(validate::ValidateArgs),
+    Explain(explain::ExplainArgs),
+    Schema(explain::SchemaArgs),
     /// A pipeline under load that is killed again and again, and the proof that nothing is lost or doubled
     Demo(DemoArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -34,6 +40,10 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => args.run(),
         Command::Validate(args) => args.run(),
+        Command::Explain(args) => args.run(),
+        Command::Schema(args) => args.run(),
         Command::Demo(args) => exit::ended(demo::run(&args)),
+        Command::Completions(args) => args.run(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
     }
 }
