@@ -17,7 +17,7 @@ use crate::supervisor::{Mode, Supervisor};
 /// Exit code for bad data under `on_error: fail` (EX_DATAERR).
 const BAD_DATA: u8 = 65;
 /// Exit code for what may go away by itself: a service manager should start again (EX_TEMPFAIL).
-const TEMPORARY: u8 = 75;
+pub const TEMPORARY: u8 = 75;
 /// Exit code for a mistake in a file or a setting (EX_CONFIG).
 pub const CONFIG: u8 = 78;
 

@@ -19,7 +19,7 @@ use onceflow_protocol::coordinator::{Failure, Outcome};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::inputs::{Inputs, Loaded, Pipeline};
+use crate::inputs::{Inputs, Loaded, Mistakes, Pipeline};
 use crate::metrics::Metrics;
 use crate::pipeline::{Context, Driver, PipelineStatus, Request, Status, Statuses, said};
 use crate::service_manager;
@@ -71,7 +71,7 @@ pub struct Reloaded {
 pub enum ReloadError {
     /// Every mistake in settings and pipeline files, for people.
     #[error("{0}")]
-    Mistakes(String),
+    Mistakes(Mistakes),
     /// The daemon is about to end.
     #[error("the daemon is stopping")]
     Stopping,
@@ -229,7 +229,7 @@ impl Supervisor {
     async fn read_and_change_now(&self) -> Result<Reloaded, ReloadError> {
         let inputs = self.shared.inputs.clone();
         let loaded = tokio::task::spawn_blocking(move || inputs.load()).await;
-        let loaded = loaded.unwrap_or_else(|error| Err(format!("reading failed: {error}\n")));
+        let loaded = loaded.unwrap_or_else(|error| Err(format!("reading failed: {error}").into()));
         self.shared.metrics.reloaded(loaded.is_ok());
         match loaded {
             Ok(loaded) => {
@@ -237,7 +237,7 @@ impl Supervisor {
                 self.change_to(loaded.pipelines).await
             }
             Err(mistakes) => {
-                tracing::error!("reload refused, nothing is changed:\n{}", mistakes.trim_end());
+                tracing::error!("reload refused, nothing is changed:\n{}", mistakes.to_string().trim_end());
                 Err(ReloadError::Mistakes(mistakes))
             }
         }

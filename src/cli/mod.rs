@@ -6,6 +6,7 @@
 mod exit;
 mod explain;
 mod generate;
+mod progress;
 mod run;
 mod validate;
 

@@ -29,6 +29,6 @@ mod status;
 mod story;
 mod worker;
 
-pub use context::{Context, Names, host_name};
+pub use context::{Context, Names, SHARD, host_name};
 pub use driver::{Driver, Request, said};
 pub use status::{PipelineStatus, Status, Statuses};
