@@ -3,11 +3,15 @@
 //! A command is a struct of its arguments with a `run` that returns the exit code. What is shared: `exit` (how a process ends), and
 //! [`Inputs`](crate::inputs::Inputs) (settings and plans, or every mistake).
 
+mod checkpoint;
+mod client;
 mod exit;
 mod explain;
 mod generate;
 mod progress;
 mod run;
+mod status;
+mod table;
 mod validate;
 
 use std::process::ExitCode;
@@ -30,6 +34,9 @@ enum Command {
     Validate(validate::ValidateArgs),
     Explain(explain::ExplainArgs),
     Schema(explain::SchemaArgs),
+    Status(status::StatusArgs),
+    Stop(status::StopArgs),
+    Checkpoint(checkpoint::CheckpointArgs),
     /// A pipeline under load that is killed again and again, and the proof that nothing is lost or doubled
     Demo(DemoArgs),
     Completions(generate::CompletionsArgs),
@@ -43,6 +50,9 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => args.run(),
         Command::Explain(args) => args.run(),
         Command::Schema(args) => args.run(),
+        Command::Status(args) => args.run(),
+        Command::Stop(args) => args.run(),
+        Command::Checkpoint(args) => args.run(),
         Command::Demo(args) => exit::ended(demo::run(&args)),
         Command::Completions(args) => args.run(Cli::command()),
         Command::Man(args) => args.run(Cli::command()),

@@ -6,6 +6,7 @@
 mod api;
 mod guard;
 mod mask;
+pub mod model;
 
 use std::fmt::Write;
 use std::net::SocketAddr;

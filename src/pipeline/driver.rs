@@ -14,6 +14,7 @@ use super::keeper::Keeper;
 use super::kill_point::KillPoint;
 use super::load::Load;
 use super::messages::{DriverSender, ToDriver, ToKeeper, ToSink, ToWorker, fail};
+use super::requests::{Answer, Request, Waiters};
 use super::sink::Sink;
 use super::status::Status;
 use super::story;
@@ -22,17 +23,6 @@ use super::story;
 const TICK: Duration = Duration::from_millis(5);
 /// How long the end of a run may take to note the last commit and to close its clients.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-/// Asks of the pipeline from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Final checkpoint, then end.
-    Stop,
-    /// Read no further, close all windows, commit, then end.
-    Drain,
-    /// End at once: what was read since the last checkpoint will be read again.
-    Abandon,
-}
 
 /// The threads of one run, and how to reach them.
 struct Run {
@@ -58,6 +48,7 @@ pub struct Driver {
     ticked: Instant,
     outcome: Option<Outcome>,
     story: story::Story,
+    waiters: Waiters,
 }
 
 impl Driver {
@@ -78,6 +69,7 @@ impl Driver {
             began: now,
             ticked: now,
             outcome: None,
+            waiters: Waiters::default(),
         }
     }
 
@@ -92,11 +84,7 @@ impl Driver {
                 return outcome;
             }
             if let Ok(request) = self.requests.try_recv() {
-                self.handle(match request {
-                    Request::Stop => Event::Stop,
-                    Request::Drain => Event::Drain,
-                    Request::Abandon => Event::Abandon,
-                });
+                self.asked(request);
                 continue;
             }
             match self.inbox.recv_timeout(TICK) {
@@ -118,6 +106,22 @@ impl Driver {
         }
     }
 
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Stop => self.handle(Event::Stop),
+            Request::Drain => self.handle(Event::Drain),
+            Request::Abandon => self.handle(Event::Abandon),
+            Request::Checkpoint(waiter) if self.coordinator.phase().has_workers() => {
+                self.waiters.asks(waiter);
+                self.handle(Event::Trigger);
+            }
+            Request::Checkpoint(waiter) => {
+                // Who has gone away needs no answer.
+                let _ = waiter.send(Answer::NotRunning);
+            }
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         match &event {
             Event::ClaimCommitted => KillPoint::AfterClaim.pass(),
@@ -131,12 +135,36 @@ impl Driver {
         let effects = self.coordinator.handle(now_ms, event);
         for effect in effects {
             self.story.asks(&effect, self.run.as_ref().map(|run| &*run.load));
+            match effect {
+                Effect::Barrier => self.waiters.begins(),
+                Effect::Confirm(_) if self.waiters.wait() => self.tell_waiters(),
+                _ => {}
+            }
             self.perform(effect);
         }
         let phase = self.coordinator.phase();
         if phase != before {
             self.story.entered(phase, before, &self.coordinator);
             self.status.entered(phase, self.coordinator.fenced_by());
+            match (before, phase) {
+                (Phase::Aligning, Phase::Running) => {
+                    let epoch = self.coordinator.committed().map_or(0, |decision| decision.epoch.0);
+                    self.waiters.answers(&Answer::Unchanged(epoch));
+                }
+                (_, phase) if !phase.has_workers() => {
+                    let newest = self.context.history.newest(1).pop();
+                    let reason = newest.and_then(|checkpoint| checkpoint.failure);
+                    self.waiters.give_up(reason.as_deref().unwrap_or("the pipeline has ended"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The checkpoint under way is committed, and the newest of the history.
+    fn tell_waiters(&mut self) {
+        if let Some(record) = self.context.history.newest(1).pop() {
+            self.waiters.answers(&Answer::Completed(Box::new(record)));
         }
     }
 

@@ -16,19 +16,28 @@
 //! A **run** is a set of such threads, from one start to the next failure; after a failure all of it is thrown away.
 //! Only the driver, which holds the coordinator, lives on.
 
+mod checkpoint_timer;
 mod context;
 mod driver;
+mod history;
 mod keeper;
 mod kill_point;
 mod load;
 mod manifest;
 mod messages;
 mod meter;
+mod requests;
 mod sink;
 mod status;
 mod story;
+mod verify;
+mod view;
 mod worker;
 
-pub use context::{Context, Names, SHARD, host_name};
-pub use driver::{Driver, Request, said};
+pub use context::{Context, Names, SHARD, host_name, wall_clock_ms};
+pub use driver::{Driver, said};
+pub use history::{CheckpointRecord, CheckpointStatus, History};
+pub use requests::{Answer, Request};
 pub use status::{PipelineStatus, Status, Statuses};
+pub use verify::{VerifiedSnapshot, verify};
+pub use view::{Progress, View};
