@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::http::{Response, ask, free_port, get};
+use crate::http::{Response, ask, free_port, get, post};
 use crate::kafka::unique;
 use crate::scenario::Scenario;
 
@@ -228,6 +228,24 @@ impl Daemon {
     /// Sends it a request with further headers; `None` while it does not listen. A reload may take as long as its checkpoints.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Option<Response> {
         ask(&self.address, method, path, headers, PATIENCE).ok()
+    }
+
+    /// Posts to its HTTP; panics while it does not listen.
+    pub fn post(&self, path: &str, body: &str) -> Response {
+        post(&self.address, path, body).unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.log_end()))
+    }
+
+    /// What its API answers as JSON; panics unless that is a success.
+    pub fn api(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(&format!("/api/v1{path}")).expect("it listens");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// `onceflow ARGUMENTS… --url URL`: a command that talks to this daemon.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let url = format!("http://{}", self.address);
+        onceflow().args(arguments).args(["--url", &url]).output().unwrap()
     }
 
     /// The sum of a metric over all its series whose labels hold every text of `labels`; `None` if there is no such series.

@@ -1,4 +1,4 @@
-//! One request over a plain socket: enough for probes and metrics, and no client library whose retries could hide a failure.
+//! One request over a plain socket: enough for probes, metrics and the API, and no client library whose retries could hide a failure.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,12 +20,28 @@ pub fn get(address: &str, path: &str) -> Result<Response> {
     ask(address, "GET", path, &[], Duration::from_secs(5))
 }
 
+/// Sends `body`, perhaps nothing, to `path`. The answer may take a minute.
+pub fn post(address: &str, path: &str, body: &str) -> Result<Response> {
+    send(address, "POST", path, &[], body, Duration::from_secs(60))
+}
+
 /// Sends a request without a body. `headers` go before those that a client would send by itself.
 pub fn ask(
     address: &str,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
+    patience: Duration,
+) -> Result<Response> {
+    send(address, method, path, headers, "", patience)
+}
+
+fn send(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
     patience: Duration,
 ) -> Result<Response> {
     let malformed = |what: &str| Error::new(ErrorKind::InvalidData, what.to_owned());
@@ -41,7 +57,7 @@ pub fn ask(
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }
-    write!(stream, "{request}\r\n")?;
+    write!(stream, "{request}Content-Length: {}\r\n\r\n{body}", body.len())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -13,7 +13,33 @@ use crate::config::document::{self, Node, Scalar, Value};
 use crate::config::spec::{self, heard};
 
 /// Keys that the readers know only to say that they come later, or why they never will.
-const REFUSED: &[(&str, &[&str])] = &[];
+const REFUSED: &[(&str, &[&str])] = &[
+    ("a pipeline", &["schema_registry", "tests"]),
+    ("`kafka`", &["ids"]),
+    ("a source", &["kafka", "was"]),
+    ("`event_time`", &["max_ahead"]),
+    ("`watermark`", &["ascending", "percentile", "min", "max", "max_drift"]),
+    ("a step", &["set", "unset", "unnest", "join", "deduplicate", "sql", "was"]),
+    ("`window`", &["session", "cumulative", "offset"]),
+    (
+        "a sink",
+        &[
+            "headers",
+            "timestamp",
+            "partition",
+            "topic_from",
+            "allowed_topics",
+            "create",
+            "subject",
+            "register",
+            "kafka",
+        ],
+    ),
+    ("`format`", &["decimals"]),
+    ("`checkpoint`", &["compression"]),
+    ("`restart`", &["attempts", "delay", "failures", "per"]),
+    ("`state`", &["rocksdb"]),
+];
 
 fn yaml_files(directory: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
