@@ -21,6 +21,9 @@ pub const TEMPORARY: u8 = 75;
 /// Exit code for a mistake in a file or a setting (EX_CONFIG).
 pub const CONFIG: u8 = 78;
 
+/// How long the process's end waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Runs what was loaded from `inputs` until it has ended, or until a signal asks for it. Returns the process's exit code; threads of the
 /// pipelines may still be at work.
 ///
