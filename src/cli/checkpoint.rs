@@ -121,7 +121,7 @@ impl ListArgs {
                 status(checkpoint).to_owned(),
                 checkpoint.trigger.clone(),
                 ago(checkpoint.started_ms),
-                format!("{:.1}", checkpoint.duration_ms),
+                format!("{:.1}", millis(checkpoint.duration_us)),
                 checkpoint.records_in.to_string(),
                 checkpoint.records_out.to_string(),
                 or_dash(checkpoint.written_bytes),
@@ -170,19 +170,19 @@ impl ShowArgs {
 
 fn show(checkpoint: &CheckpointRecord) {
     let line = |label: &str, value: String| println!("  {label:<13} {value}");
-    let ms = |label: &str, ms: f64| line(label, format!("{ms:.3} ms"));
+    let ms = |label: &str, micros: u64| line(label, format!("{:.3} ms", millis(micros)));
     println!("epoch {}: {}", checkpoint.epoch, status(checkpoint));
     if let Some(failure) = &checkpoint.failure {
         line("failure", failure.clone());
     }
     line("trigger", checkpoint.trigger.clone());
     line("began", instant(checkpoint.started_ms));
-    ms("duration", checkpoint.duration_ms);
-    ms("  alignment", checkpoint.alignment_ms);
-    ms("  firing", checkpoint.firing_ms);
-    ms("  sync", checkpoint.sync_ms);
-    ms("  async", checkpoint.async_ms);
-    ms("  commit", checkpoint.commit_ms);
+    ms("duration", checkpoint.duration_us);
+    ms("  alignment", checkpoint.alignment_us);
+    ms("  firing", checkpoint.firing_us);
+    ms("  sync", checkpoint.sync_us);
+    ms("  async", checkpoint.async_us);
+    ms("  commit", checkpoint.commit_us);
     line("records", format!("{} in, {} out", checkpoint.records_in, checkpoint.records_out));
     if let (Some(written), Some(full)) = (checkpoint.written_bytes, checkpoint.full_bytes) {
         line("bytes", format!("{written} written, {full} in full"));
@@ -190,6 +190,11 @@ fn show(checkpoint: &CheckpointRecord) {
     if let Some(snapshot) = &checkpoint.snapshot {
         line("snapshot", snapshot.clone());
     }
+}
+
+/// Microseconds as milliseconds, for people.
+pub fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
 }
 
 impl TriggerArgs {

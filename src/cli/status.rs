@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::checkpoint::millis;
 use super::client::{DaemonArgs, pipeline_name};
 use super::exit::ended;
 use super::progress::Progress;
@@ -120,7 +121,12 @@ fn details(pipeline: &Overview) -> String {
         let failure = last.failure.as_ref().map(|failure| format!(", failed: {failure}")).unwrap_or_default();
         line(
             "checkpoint",
-            format!("{} ms, by {}, {}{failure}", last.duration_ms, last.trigger, ago(last.started_ms)),
+            format!(
+                "{:.1} ms, by {}, {}{failure}",
+                millis(last.duration_us),
+                last.trigger,
+                ago(last.started_ms)
+            ),
         );
     }
     if !progress.partitions.is_empty() {

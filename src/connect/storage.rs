@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        for wrong in [&file, &file.join("below"), &PathBuf::from("/proc/onceflow")] {
+        for wrong in [&file, &file.join("below"), &PathBuf::from("/dev/null/onceflow")] {
             assert!(writable(wrong, "k").is_err_and(|wrong| wrong.advice.ends_with("change k")), "{wrong:?}");
         }
     }

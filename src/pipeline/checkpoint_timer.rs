@@ -61,7 +61,7 @@ impl CheckpointTimer {
         self.spend();
         let Current { began, mut record } = self.current.take()?;
         record.epoch = decision.epoch.0;
-        record.duration_ms = millis(began.elapsed());
+        record.duration_us = micros(began.elapsed());
         record.records_in = decision.counts.read.saturating_sub(before.read);
         record.records_out = decision.counts.out.saturating_sub(before.out);
         Some(record)
@@ -72,7 +72,7 @@ impl CheckpointTimer {
         self.spend();
         let Current { began, mut record } = self.current.take()?;
         record.status = CheckpointStatus::Failed;
-        record.duration_ms = millis(began.elapsed());
+        record.duration_us = micros(began.elapsed());
         record.failure = Some(reason.to_owned());
         Some(record)
     }
@@ -80,15 +80,15 @@ impl CheckpointTimer {
     /// The time since the last call belongs to the present phase.
     fn spend(&mut self) {
         let now = Instant::now();
-        let spent = millis(now - self.entered);
+        let spent = micros(now - self.entered);
         self.entered = now;
         let Some(Current { record, .. }) = &mut self.current else { return };
         match self.phase {
-            Phase::Aligning => record.alignment_ms += spent,
-            Phase::Firing => record.firing_ms += spent,
-            Phase::Freezing | Phase::SnapshottingCold => record.sync_ms += spent,
-            Phase::Preparing => record.async_ms += spent,
-            Phase::Deciding => record.commit_ms += spent,
+            Phase::Aligning => record.alignment_us += spent,
+            Phase::Firing => record.firing_us += spent,
+            Phase::Freezing | Phase::SnapshottingCold => record.sync_us += spent,
+            Phase::Preparing => record.async_us += spent,
+            Phase::Deciding => record.commit_us += spent,
             _ => {}
         }
     }
@@ -100,12 +100,12 @@ fn begun(epoch: u64, trigger: &str) -> CheckpointRecord {
         trigger: trigger.to_owned(),
         status: CheckpointStatus::Completed,
         started_ms: wall_clock_ms(),
-        duration_ms: 0.0,
-        alignment_ms: 0.0,
-        firing_ms: 0.0,
-        sync_ms: 0.0,
-        async_ms: 0.0,
-        commit_ms: 0.0,
+        duration_us: 0,
+        alignment_us: 0,
+        firing_us: 0,
+        sync_us: 0,
+        async_us: 0,
+        commit_us: 0,
         records_in: 0,
         records_out: 0,
         written_bytes: None,
@@ -115,7 +115,6 @@ fn begun(epoch: u64, trigger: &str) -> CheckpointRecord {
     }
 }
 
-/// Milliseconds, to the microsecond.
-fn millis(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1000.0
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
 }

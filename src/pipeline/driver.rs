@@ -151,12 +151,23 @@ impl Driver {
                     let epoch = self.coordinator.committed().map_or(0, |decision| decision.epoch.0);
                     self.waiters.answers(&Answer::Unchanged(epoch));
                 }
-                (_, phase) if !phase.has_workers() => {
-                    let newest = self.context.history.newest(1).pop();
-                    let reason = newest.and_then(|checkpoint| checkpoint.failure);
-                    self.waiters.give_up(reason.as_deref().unwrap_or("the pipeline has ended"));
+                (_, phase) if !phase.has_workers() && !self.waiters.is_empty() => {
+                    let reason = self.why_over();
+                    self.waiters.give_up(&reason);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    fn why_over(&self) -> String {
+        match &self.outcome {
+            Some(Outcome::Failed(failure)) => failure.message.clone(),
+            Some(Outcome::Refused(reason)) => reason.clone(),
+            Some(_) => "the pipeline has ended".to_owned(),
+            None => {
+                let failure = self.context.view.read().last_failure;
+                failure.map_or_else(|| "the pipeline starts again".to_owned(), |failure| failure.reason)
             }
         }
     }

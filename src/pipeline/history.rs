@@ -14,8 +14,8 @@ use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind};
 /// Checkpoints that are remembered. The file holds up to twice as many, and is then written anew.
 const REMEMBERED: usize = 1000;
 
-/// One checkpoint, completed or failed. Times are milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One checkpoint, completed or failed. Durations are microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointRecord {
     /// The epoch that it ended, or would have.
     pub epoch: u64,
@@ -23,20 +23,20 @@ pub struct CheckpointRecord {
     pub trigger: String,
     /// How it came out.
     pub status: CheckpointStatus,
-    /// When its barrier was asked for, since 1970.
+    /// When its barrier was asked for, milliseconds since 1970.
     pub started_ms: i64,
     /// From there to the end of its transaction.
-    pub duration_ms: f64,
+    pub duration_us: u64,
     /// Until every worker stood at the barrier.
-    pub alignment_ms: f64,
+    pub alignment_us: u64,
     /// Windows fired.
-    pub firing_ms: f64,
+    pub firing_us: u64,
     /// The synchronous part: workers stood still and copied out what had changed.
-    pub sync_ms: f64,
+    pub sync_us: u64,
     /// The asynchronous part: output flushed and snapshot written while the workers went on.
-    pub async_ms: f64,
+    pub async_us: u64,
     /// The transaction's commit.
-    pub commit_ms: f64,
+    pub commit_us: u64,
     /// Records read in the epoch.
     pub records_in: u64,
     /// Records written in the epoch.
@@ -166,12 +166,12 @@ mod tests {
             trigger: "interval".to_owned(),
             status: CheckpointStatus::Completed,
             started_ms: 1,
-            duration_ms: 2.5,
-            alignment_ms: 0.1,
-            firing_ms: 0.0,
-            sync_ms: 0.1,
-            async_ms: 1.0,
-            commit_ms: 1.3,
+            duration_us: 2500,
+            alignment_us: 100,
+            firing_us: 0,
+            sync_us: 100,
+            async_us: 1000,
+            commit_us: 1300,
             records_in: 7,
             records_out: 3,
             written_bytes: Some(100),

@@ -53,6 +53,11 @@ impl Waiters {
         !self.under_way.is_empty()
     }
 
+    /// Whether nobody waits for any.
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.under_way.is_empty()
+    }
+
     /// The checkpoint under way has ended.
     pub fn answers(&mut self, answer: &Answer) {
         for waiter in self.under_way.drain(..) {

@@ -77,7 +77,7 @@ fn a_pipeline_is_shown_as_it_is() {
 fn checkpoints_are_taken_on_request_and_remembered_over_restarts() {
     let scenario = Scenario::new("history");
     // None comes by itself.
-    let daemon = running(&scenario, "1h");
+    let daemon = running(&scenario, "10m");
     let path = format!("/pipelines/{}/checkpoints", scenario.name);
     let taken = daemon.post(&format!("/api/v1{path}"), "");
     assert_eq!(taken.status, 200, "{}", taken.body);
@@ -85,7 +85,7 @@ fn checkpoints_are_taken_on_request_and_remembered_over_restarts() {
     let checkpoint = &taken["checkpoint"];
     assert_eq!((&taken["status"], &checkpoint["trigger"]), (&"completed".into(), &"request".into()));
     assert_eq!(checkpoint["records_in"], 20_000, "{taken:#}");
-    for figure in ["duration_ms", "async_ms", "commit_ms", "written_bytes", "full_bytes"] {
+    for figure in ["duration_us", "async_us", "commit_us", "written_bytes", "full_bytes"] {
         assert!(checkpoint[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure}: {taken:#}");
     }
     let decided = scenario.decisions().pop().unwrap();
@@ -115,7 +115,7 @@ fn checkpoints_are_taken_on_request_and_remembered_over_restarts() {
 #[test]
 fn a_drain_closes_every_window_and_an_end_without_a_checkpoint_loses_nothing() {
     let scenario = Scenario::new("ended");
-    let mut daemon = running(&scenario, "1h");
+    let mut daemon = running(&scenario, "10m");
     // Nothing is committed yet, and nothing is now.
     let stopped = said(&daemon.command(&["stop", "--now", &scenario.name]));
     assert!(stopped.contains("read again"), "{stopped}");
@@ -162,7 +162,8 @@ fn a_stopped_pipeline_says_so_to_whoever_asks_again() {
 fn damage_in_a_snapshot_is_found_without_a_daemon() {
     let scenario = Scenario::new("verified");
     let file = scenario.dir().join("pipeline.yaml");
-    running(&scenario, "100ms").stop();
+    // One checkpoint, at the end, with all of the state.
+    running(&scenario, "10m").stop();
     let verify = || onceflow().args(["checkpoint", "verify"]).arg(&file).output().unwrap();
     let sound = said(&verify());
     assert!(sound.contains("is whole"), "{sound}");

@@ -48,7 +48,7 @@ fn everything_that_is_wrong_is_said_at_once_with_what_to_do() {
     let file = scenario.write_windowed(&Settings { timeout: "1h", ..Settings::default() });
     let pipeline = std::fs::read_to_string(&file).unwrap();
     let storage = format!("file://{}/checkpoints", scenario.dir().display());
-    std::fs::write(&file, pipeline.replace(&storage, "file:///proc/onceflow")).unwrap();
+    std::fs::write(&file, pipeline.replace(&storage, "file:///dev/null/onceflow")).unwrap();
     let output = validate(&scenario, &["--connect"]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(78), "{said}");
@@ -60,7 +60,7 @@ fn everything_that_is_wrong_is_said_at_once_with_what_to_do() {
         ),
         format!("--create --topic {}", scenario.dead_letter()),
         "raise transaction.max.timeout.ms".to_owned(),
-        "/proc".to_owned(),
+        "/dev/null: ".to_owned(),
     ] {
         assert!(said.contains(&wrong), "{wrong}\n{said}");
     }
