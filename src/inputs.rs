@@ -143,7 +143,8 @@ impl Inputs {
                     if let Some((what, other)) =
                         pipelines.iter().find_map(|other| same(other, &plan, &settings.namespace))
                     {
-                        mistakes.add(format!("{name}: {what} is in {other} too: they would fence each other"));
+                        mistakes
+                            .add(format!("{name}: {what} is in {other} too: they would fence each other"));
                         continue;
                     }
                     // A reload that finds them only on starting would have stopped what runs.

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use onceflow_engine::plan::{Kafka, Plan};
 use serde::Serialize;
 
 use super::exit::{ended, refuse};
 use super::progress::Progress;
-use crate::connect::{self, Check, Verdict, connect_arguments, default_principal, needed};
+use crate::connect::{self, Check, Verdict, connect_arguments, default_principal, needed, needed_by};
 use crate::daemon;
 use crate::inputs::{Inputs, Loaded};
+use crate::kafka::Permission;
 use crate::metrics::Metrics;
 use crate::pipeline::Context;
 
@@ -107,7 +109,7 @@ impl ValidateArgs {
         let code = match failed().next() {
             None => 0,
             // That may go away by itself.
-            Some(_) if failed().all(|check| check.what == "brokers") => daemon::TEMPORARY,
+            Some(_) if failed().all(|check| check.what.starts_with("brokers")) => daemon::TEMPORARY,
             Some(_) => daemon::CONFIG,
         };
         match self.format {
@@ -133,8 +135,24 @@ impl ValidateArgs {
                 .map_err(|check| anyhow::anyhow!("{}: {}", check.what, check.detail))?;
             let principal = self.principal.clone().unwrap_or_else(|| default_principal(&plan.kafka));
             println!("# What pipeline `{}` needs, as {principal}, and nothing more.", plan.pipeline);
-            for permission in needed(&context) {
-                println!("{}", permission.kafka_acls(&connect_arguments(&plan.kafka), &principal));
+            let grant = |kafka: &Kafka, permissions: &[Permission]| {
+                for permission in permissions {
+                    println!("{}", permission.kafka_acls(&connect_arguments(kafka), &principal));
+                }
+            };
+            grant(&plan.kafka, &needed(&context));
+            for source in &plan.sources {
+                if let Some(kafka) = &source.kafka {
+                    println!("# For source `{}`, on its own cluster.", source.name);
+                    grant(kafka, &needed_by(&context, source));
+                }
+                for pattern in &source.patterns {
+                    println!(
+                        "# Source `{}` also needs Read on every topic that {} matches.",
+                        source.name,
+                        pattern.as_str()
+                    );
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -142,10 +160,7 @@ impl ValidateArgs {
 }
 
 /// What the pipeline's threads would know; or that librdkafka refuses its properties.
-fn context(
-    loaded: &Loaded,
-    plan: &Arc<onceflow_engine::plan::Plan>,
-) -> anyhow::Result<Result<Context, Check>> {
+fn context(loaded: &Loaded, plan: &Arc<Plan>) -> anyhow::Result<Result<Context, Check>> {
     let metrics = Arc::new(Metrics::new()?.pipeline(&plan.pipeline)?);
     let context = Context::new(plan.clone(), &loaded.settings.namespace, false, metrics);
     Ok(context.map_err(|error| Check {

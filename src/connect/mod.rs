@@ -7,12 +7,13 @@ mod storage;
 use std::fmt;
 use std::time::Duration;
 
+use onceflow_engine::plan::Kafka;
 use serde::Serialize;
 
-pub use permissions::{connect_arguments, default_principal, needed};
+pub use permissions::{connect_arguments, default_principal, needed, needed_by};
 
-use crate::kafka::{Admin, ControlTopic, Isolation, KafkaError, Permission, Reader, Resource};
-use crate::pipeline::{Context, SHARD};
+use crate::kafka::{Admin, Connection, ControlTopic, Isolation, KafkaError, Permission, Reader, Resource};
+use crate::pipeline::{Context, SHARD, SINKS};
 
 /// Time limit of one question to the brokers.
 const CALL: Duration = Duration::from_secs(10);
@@ -90,51 +91,60 @@ impl fmt::Display for Check {
 pub fn check(context: &Context, begins: &mut dyn FnMut(&str)) -> Vec<Check> {
     begins("storage");
     let mut checks = storage::check(context);
-    begins("brokers");
-    let admin = match brokers(context) {
-        Ok((admin, detail)) => {
-            checks.push(Check::of("brokers", Ok(detail)));
-            admin
-        }
-        Err(wrong) => {
-            checks.push(Check::of("brokers", Err(wrong)));
-            let why = "no broker answers";
-            let rest = ["topics", "control topic", "transaction limit", "consumer group"];
-            checks.extend(rest.map(|what| Check::skipped(what, why)));
-            return checks;
-        }
-    };
-    let cluster = Cluster { context, admin, principal: default_principal(&context.plan.kafka) };
-    for permission in needed(context) {
-        match &permission.resource {
-            Resource::Topic(topic) if *topic == context.control_topic => {
-                begins(topic);
-                checks.push(Check::of(format!("control topic {topic}"), cluster.control_topic(&permission)));
-            }
-            Resource::Topic(topic) => {
-                begins(topic);
-                checks.push(Check::of(format!("topic {topic}"), cluster.topic(topic, &permission)));
-            }
-            Resource::Cluster => {
-                begins("transaction limit");
-                checks.push(Check::of("transaction limit", cluster.transaction_limit(&permission)));
-            }
-            Resource::Group(group) => {
-                begins(group);
-                checks.push(Check::of(format!("consumer group {group}"), cluster.group(&permission)));
-            }
-            Resource::TransactionalId(id) => checks.push(Check::skipped(
-                format!("transactional id {id}"),
-                "using it would fence a running instance; --print-acls says what it needs",
-            )),
+    let plan = &context.plan;
+    checks.extend(cluster(context, &plan.kafka, SINKS, "brokers", needed(context), begins));
+    for (index, source) in plan.sources.iter().enumerate() {
+        if let Some(kafka) = &source.kafka {
+            let (place, what) = (context.cluster_of(index), format!("brokers of source {}", source.name));
+            checks.extend(cluster(context, kafka, place, &what, needed_by(context, source), begins));
         }
     }
     checks
 }
 
-fn brokers(context: &Context) -> Result<(Admin, String), Wrong> {
+/// The checks of one cluster, `place` among the context's connections.
+fn cluster(
+    context: &Context,
+    kafka: &Kafka,
+    place: usize,
+    name: &str,
+    needed: Vec<Permission>,
+    begins: &mut dyn FnMut(&str),
+) -> Vec<Check> {
+    begins(name);
+    let connection = &context.connections[place];
+    let (admin, mut checks) = match brokers(kafka, connection) {
+        Ok((admin, detail)) => (admin, vec![Check::of(name, Ok(detail))]),
+        Err(wrong) => {
+            let unasked = needed
+                .iter()
+                .map(|permission| Check::skipped(permission.resource.to_string(), "no broker answers"));
+            return [Check::of(name, Err(wrong))].into_iter().chain(unasked).collect();
+        }
+    };
+    let cluster = Cluster { context, kafka, connection, admin, principal: default_principal(kafka) };
+    for permission in needed {
+        let what = permission.resource.to_string();
+        begins(&what);
+        checks.push(match &permission.resource {
+            Resource::Topic(topic) if *topic == context.control_topic => {
+                Check::of(format!("control {what}"), cluster.control_topic(&permission))
+            }
+            Resource::Topic(topic) => Check::of(what, cluster.topic(topic, &permission)),
+            Resource::Cluster => Check::of("transaction limit", cluster.transaction_limit(&permission)),
+            Resource::Group(_) => Check::of(what, cluster.group(&permission)),
+            Resource::TransactionalId(_) => Check::skipped(
+                what,
+                "using it would fence a running instance; --print-acls says what it needs",
+            ),
+        });
+    }
+    checks
+}
+
+fn brokers(kafka: &Kafka, connection: &Connection) -> Result<(Admin, String), Wrong> {
     let failed = |error: KafkaError| {
-        let servers = &context.plan.kafka.bootstrap_servers;
+        let servers = &kafka.bootstrap_servers;
         Wrong::new(
             error,
             format!(
@@ -143,7 +153,7 @@ fn brokers(context: &Context) -> Result<(Admin, String), Wrong> {
             ),
         )
     };
-    let admin = Admin::open(&context.connection).map_err(failed)?;
+    let admin = Admin::open(connection).map_err(failed)?;
     let cluster = admin.cluster_id(CALL).map_err(failed)?;
     let brokers = admin.brokers(CALL).map_err(failed)?;
     Ok((admin, format!("{brokers} in cluster {cluster}")))
@@ -151,6 +161,8 @@ fn brokers(context: &Context) -> Result<(Admin, String), Wrong> {
 
 struct Cluster<'c> {
     context: &'c Context,
+    kafka: &'c Kafka,
+    connection: &'c Connection,
     admin: Admin,
     principal: String,
 }
@@ -160,18 +172,21 @@ impl Cluster<'_> {
     fn topic(&self, topic: &str, permission: &Permission) -> Result<String, Wrong> {
         let found =
             self.admin.describe_topic(topic, CALL).map_err(|error| self.refused(error, permission))?;
+        let output = self.context.plan.output_topics.iter().find(|output| output.name == topic);
         let Some(found) = found else {
-            let connect = connect_arguments(&self.context.plan.kafka);
+            if output.is_some_and(|output| output.create.is_some()) {
+                return Ok("does not exist yet; the first start creates it".to_owned());
+            }
+            let connect = connect_arguments(self.kafka);
             return Err(Wrong::new(
                 "does not exist, or may not be seen",
                 format!("kafka-topics {connect} --create --topic {topic} --partitions 4"),
             ));
         };
         self.allowed(topic, permission)?;
-        let is_output = self.context.plan.output_topics.iter().any(|output| output == topic);
-        let limit = match is_output {
-            false => String::new(),
-            true => {
+        let limit = match output {
+            None => String::new(),
+            Some(_) => {
                 let limits = self.admin.topic_limits(topic, CALL);
                 let limits = limits.map_err(|error| self.refused(error, permission))?;
                 format!(", records up to {} bytes", limits.max_message_bytes)
@@ -193,7 +208,7 @@ impl Cluster<'_> {
                 error,
                 format!(
                     "kafka-configs {} --alter --topic {} --add-config cleanup.policy=compact,unclean.leader.election.enable=false",
-                    connect_arguments(&self.context.plan.kafka),
+                    connect_arguments(self.kafka),
                     control.name
                 ),
             )),
@@ -221,9 +236,12 @@ impl Cluster<'_> {
     /// The group is never joined; its offsets are written for lag tools, and are a trace of earlier runs.
     fn group(&self, permission: &Permission) -> Result<String, Wrong> {
         let context = self.context;
-        let topics = context.plan.sources.iter().flat_map(|source| &source.topics);
+        let sources = context.plan.sources.iter().enumerate();
+        let ours = sources
+            .filter(|(i, _)| std::ptr::eq(&context.connections[context.cluster_of(*i)], self.connection));
+        let topics = ours.flat_map(|(_, source)| &source.topics);
         let partitions: Vec<_> = topics.map(|topic| (topic.as_str(), 0)).collect();
-        let read = Reader::idle(&context.connection, &context.group_id, Isolation::Committed)
+        let read = Reader::idle(self.connection, &context.group_id, Isolation::Committed)
             .and_then(|reader| reader.committed(&partitions, CALL));
         let committed = read.map_err(|error| self.refused(error, permission))?;
         Ok(match committed.iter().any(|(_, _, offset)| offset.is_some()) {
@@ -255,7 +273,7 @@ impl Cluster<'_> {
     }
 
     fn grant(&self, permission: &Permission) -> String {
-        permission.kafka_acls(&connect_arguments(&self.context.plan.kafka), &self.principal)
+        permission.kafka_acls(&connect_arguments(self.kafka), &self.principal)
     }
 }
 

@@ -3,20 +3,23 @@
 //! `Describe` is never listed: Kafka's authorizers include it in `Read` and `Write`. A transactional producer needs no
 //! `IdempotentWrite` on the cluster.
 
-use onceflow_engine::plan::Kafka;
+use onceflow_engine::plan::{Kafka, Source};
 
 use crate::kafka::{Operation, Permission, Resource, quoted};
 use crate::pipeline::Context;
 
-/// The permissions of one pipeline.
+/// The permissions of one pipeline on its own cluster. A pattern of topics needs `Read` on those that it finds, which are not known here.
 pub fn needed(context: &Context) -> Vec<Permission> {
     use Operation::{Create, DescribeConfigs, Read, Write};
     let plan = &context.plan;
     let topic = |name: &String| Resource::Topic(name.clone());
-    let sources = plan.sources.iter().flat_map(|source| &source.topics).map(|name| (topic(name), Read));
+    let own_cluster = plan.sources.iter().filter(|source| source.kafka.is_none());
+    let sources = own_cluster.flat_map(|source| &source.topics).map(|name| (topic(name), Read));
     // What a topic accepts is asked before it is written.
-    let outputs =
-        plan.output_topics.iter().flat_map(|name| [(topic(name), Write), (topic(name), DescribeConfigs)]);
+    let outputs = plan.output_topics.iter().flat_map(|output| {
+        let create = output.create.is_some().then(|| (topic(&output.name), Create));
+        [(topic(&output.name), Write), (topic(&output.name), DescribeConfigs)].into_iter().chain(create)
+    });
     let control = [Read, Write, Create, DescribeConfigs];
     let control = control.map(|operation| (topic(&context.control_topic), operation));
     let own = [
@@ -26,6 +29,13 @@ pub fn needed(context: &Context) -> Vec<Permission> {
         (Resource::Cluster, DescribeConfigs),
     ];
     Permission::gather(sources.chain(outputs).chain(control).chain(own))
+}
+
+/// What a source needs on a cluster of its own. Topics that a pattern finds are not known before it is there.
+pub fn needed_by(context: &Context, source: &Source) -> Vec<Permission> {
+    let topics = source.topics.iter().map(|name| (Resource::Topic(name.clone()), Operation::Read));
+    let group = (Resource::Group(context.group_id.clone()), Operation::Read);
+    Permission::gather(topics.chain([group]))
 }
 
 /// How Kafka's own tools reach the cluster.

@@ -49,6 +49,17 @@ pub enum Resource {
     Cluster,
 }
 
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resource::Topic(name) => write!(f, "topic {name}"),
+            Resource::Group(name) => write!(f, "consumer group {name}"),
+            Resource::TransactionalId(name) => write!(f, "transactional id {name}"),
+            Resource::Cluster => f.write_str("cluster"),
+        }
+    }
+}
+
 /// Operations on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {

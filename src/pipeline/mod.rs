@@ -34,7 +34,7 @@ mod verify;
 mod view;
 mod worker;
 
-pub use context::{Context, Names, SHARD, host_name, wall_clock_ms};
+pub use context::{Context, Names, SHARD, SINKS, host_name, wall_clock_ms};
 pub use driver::{Driver, said};
 pub use history::{CheckpointRecord, CheckpointStatus, History};
 pub use requests::{Answer, Request};

@@ -13,7 +13,7 @@ const VARIABLE: &str = r"\$\{";
 pub fn json_schema() -> Value {
     let mut definitions = Map::new();
     for section in PIPELINE.all() {
-        definitions.insert(id(section), object(section));
+        definitions.insert(section.id.to_owned(), object(section));
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -23,14 +23,8 @@ pub fn json_schema() -> Value {
     })
 }
 
-/// `a source` → `source`.
-fn id(section: &Section) -> String {
-    let name = section.what.trim_start_matches("a ").trim_matches('`');
-    name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
-}
-
 fn reference(section: &Section) -> String {
-    format!("#/$defs/{}", id(section))
+    format!("#/$defs/{}", section.id)
 }
 
 fn object(section: &Section) -> Value {
@@ -40,6 +34,10 @@ fn object(section: &Section) -> Value {
     let required: Vec<&str> = section.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     if !required.is_empty() {
         object["required"] = json!(required);
+    }
+    if !section.one_of.is_empty() {
+        let sets = section.one_of.iter().map(|keys| json!({ "required": keys }));
+        object["anyOf"] = sets.collect::<Vec<_>>().into();
     }
     let needs: Map<String, Value> = section
         .keys
@@ -65,6 +63,7 @@ fn form(form_: &Form) -> Value {
         Form::Text | Form::Sql => json!({ "type": ["string", "number", "boolean"] }),
         Form::Matching(pattern) => text(pattern),
         Form::Duration => text(r"^[0-9]+\s*(ms|s|m|h|d)$"),
+        Form::SignedDuration => text(r"^-?[0-9]+\s*(ms|s|m|h|d)$"),
         Form::Size => {
             let written = text(r"^[0-9]+\s*(B|[kK]B|[MGT]B|[KMGT]iB)?$");
             json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, written] })
@@ -76,7 +75,6 @@ fn form(form_: &Form) -> Value {
             }
             json!({ "anyOf": [number, text("^[0-9_]+$")] })
         }
-        Form::True => json!({ "anyOf": [{ "const": true }, { "type": "string", "pattern": VARIABLE }] }),
         Form::Words(words) => {
             json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": VARIABLE }] })
         }

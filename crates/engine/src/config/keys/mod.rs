@@ -16,10 +16,14 @@ pub use sections::PIPELINE;
 /// A map with keys of ours.
 #[derive(Debug)]
 pub struct Section {
-    /// What it describes, as diagnostics call it: "a source".
+    /// A name that no other section has.
+    pub id: &'static str,
+    /// What it describes, as diagnostics call it: "a source". Sections may share it, where their keys depend on where they stand.
     pub what: &'static str,
     /// Its keys, in the order in which people write them.
     pub keys: &'static [Key],
+    /// Sets of keys of which one must be there; none where [`Key::required`] says it all.
+    pub one_of: &'static [&'static [&'static str]],
 }
 
 /// A key of a [`Section`].
@@ -50,12 +54,12 @@ pub enum Form {
     Sql,
     /// `5s`.
     Duration,
+    /// `-8h` too.
+    SignedDuration,
     /// `64MiB`.
     Size,
     /// A whole number, from the first to the second.
     Number(u64, u64),
-    /// `true`.
-    True,
     /// One of these words.
     Words(&'static [&'static str]),
     /// A list of one form.
@@ -100,7 +104,7 @@ impl Section {
     }
 
     fn gather(&'static self, all: &mut Vec<&'static Section>) {
-        if all.iter().any(|known| known.what == self.what) {
+        if all.iter().any(|known| known.id == self.id) {
             return;
         }
         all.push(self);

@@ -31,8 +31,14 @@ impl Explanation {
             }
         }
         for sink in &self.sinks {
-            let (topic, from) = (graph.topic(&sink.topic), graph.named(&sink.from));
-            graph.edge(&from, &topic, sink.filter.as_deref().unwrap_or_default());
+            let side = sink.from.rsplit_once('.').map(|(stream, _)| (stream, sink.from.as_str()));
+            let (stream, label) =
+                side.unwrap_or((sink.from.as_str(), sink.filter.as_deref().unwrap_or_default()));
+            let from = graph.named(stream);
+            for topic in &sink.topics {
+                let topic = graph.topic(topic);
+                graph.edge(&from, &topic, label);
+            }
         }
         if let Some(topic) = &self.dead_letter {
             let topic = graph.topic(topic);

@@ -10,7 +10,8 @@ use arrow::datatypes::Schema;
 use serde::Serialize;
 
 use super::{
-    AggregateFunction, Backend, EventTimeFrom, Key, Late, OnError, Plan, Sink, Source, Step, Stream, Window,
+    AggregateFunction, Backend, EventTimeFrom, Format, Headers, KEPT, Key, Late, OnError, Plan, Sink,
+    SinkTopic, SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
 };
 use crate::expr::sql_type;
 
@@ -40,8 +41,19 @@ pub struct Explanation {
 pub struct ExplainedSource {
     /// Its name.
     pub name: String,
-    /// Its topics.
+    /// Its brokers, where it reads from a cluster of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap_servers: Option<String>,
+    /// Its topics, and patterns of them.
     pub topics: Vec<String>,
+    /// Where it begins without a checkpoint.
+    pub start: String,
+    /// How values are read.
+    pub format: &'static str,
+    /// What becomes of undeclared members.
+    pub unknown_fields: &'static str,
+    /// What becomes of null values.
+    pub tombstones: &'static str,
     /// The columns that the pipeline uses; nothing else of a record is decoded.
     pub reads: Vec<ExplainedColumn>,
     /// Where a record's event time comes from.
@@ -95,6 +107,8 @@ pub struct ExplainedStep {
 pub struct ExplainedWindow {
     /// Its length, milliseconds.
     pub size_ms: i64,
+    /// By how much windows are shifted against 1970, milliseconds.
+    pub offset_ms: i64,
     /// From one window's start to the next, milliseconds; also the length of a pane, which is what state is kept by.
     pub every_ms: i64,
     /// How long after its end it closes, milliseconds.
@@ -119,13 +133,20 @@ pub struct ExplainedSink {
     pub name: String,
     /// What it reads.
     pub from: String,
-    /// Its topic.
-    pub topic: String,
+    /// Its topic, or those that a column may name.
+    pub topics: Vec<String>,
+    /// The column that names the topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic_from: Option<String>,
     /// Its filter.
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
     /// What a record's key is.
     pub key: String,
+    /// A record's headers.
+    pub headers: String,
+    /// How a record's value is written.
+    pub format: &'static str,
     /// What a record's value holds.
     pub rows: Vec<ExplainedColumn>,
 }
@@ -166,7 +187,7 @@ impl Explanation {
             sources: plan.sources.iter().map(source).collect(),
             steps: plan.steps.iter().map(|explained| step(plan, explained)).collect(),
             sinks: plan.sinks.iter().map(|explained| sink(plan, explained)).collect(),
-            dead_letter: plan.dead_letter.map(|topic| plan.output_topics[usize::from(topic)].clone()),
+            dead_letter: plan.dead_letter.map(|topic| plan.output_topics[usize::from(topic)].name.clone()),
             checkpoint: ExplainedCheckpoint {
                 interval_ms: plan.checkpoint.interval.as_millis() as u64,
                 storage: format!("file://{}", plan.checkpoint.storage.display()),
@@ -185,15 +206,18 @@ fn name_of(plan: &Plan, stream: Stream) -> String {
     match stream {
         Stream::Source(source) => plan.sources[source].name.clone(),
         Stream::Step(step) => plan.steps[step].name.clone(),
+        Stream::Late(step) => format!("{}.late", plan.steps[step].name),
+        Stream::Errors(source) => format!("{}.errors", plan.sources[source].name),
     }
 }
 
 fn columns(schema: &Schema) -> Vec<ExplainedColumn> {
-    let column = |field: &arrow::datatypes::FieldRef| ExplainedColumn {
-        name: field.name().clone(),
-        sql_type: typed(&sql_type(field.data_type()), !field.is_nullable()),
-        path: None,
-        sql: None,
+    let column = |field: &arrow::datatypes::FieldRef| {
+        let (name, sql_type) = match field.name() == KEPT {
+            true => ("…".to_owned(), "undeclared members, as they came".to_owned()),
+            false => (field.name().clone(), typed(&sql_type(field.data_type()), !field.is_nullable())),
+        };
+        ExplainedColumn { name, sql_type, path: None, sql: None }
     };
     schema.fields().iter().map(column).collect()
 }
@@ -216,9 +240,31 @@ fn source(source: &Source) -> ExplainedSource {
         EventTimeFrom::Record => "the record's timestamp".to_owned(),
         EventTimeFrom::Column { column, .. } => format!("column {}", source.columns[column].name),
     };
+    let patterns = source.patterns.iter().map(|pattern| pattern.as_str().to_owned());
     ExplainedSource {
         name: source.name.clone(),
-        topics: source.topics.clone(),
+        bootstrap_servers: source.kafka.as_ref().map(|kafka| kafka.bootstrap_servers.clone()),
+        topics: source.topics.iter().cloned().chain(patterns).collect(),
+        start: match source.start {
+            Start::Earliest => "earliest".to_owned(),
+            Start::Latest => "latest".to_owned(),
+            Start::Timestamp(ms) => format!("the first record from {ms} ms since 1970 on"),
+        },
+        format: match source.format {
+            Format::Json => "json",
+            Format::Csv(_) => "csv",
+            Format::Raw => "raw",
+        },
+        unknown_fields: match source.unknown_fields {
+            UnknownFields::Ignore => "ignore",
+            UnknownFields::Keep => "keep",
+            UnknownFields::Error => "error",
+        },
+        tombstones: match source.tombstones {
+            Tombstones::Error => "error",
+            Tombstones::Skip => "skip",
+            Tombstones::Pass => "pass",
+        },
         reads: reads.collect(),
         event_time,
         watermark_delay_ms: source.watermark_delay_ms,
@@ -227,6 +273,7 @@ fn source(source: &Source) -> ExplainedSource {
             OnError::Fail => "fail",
             OnError::Drop => "drop",
             OnError::DeadLetter => "dead_letter",
+            OnError::Stream => "stream",
         },
     }
 }
@@ -265,6 +312,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
     });
     ExplainedWindow {
         size_ms: window.spec.size_ms(),
+        offset_ms: window.spec.offset_ms(),
         every_ms: window.spec.every_ms(),
         allowed_lateness_ms: window.lateness_ms,
         group_by: window.group_by.iter().map(|group| row(&group.name, group.expr.sql().to_owned())).collect(),
@@ -273,6 +321,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         late: match window.late {
             Late::Drop => "drop",
             Late::DeadLetter => "dead_letter",
+            Late::Stream => "stream",
         },
         pane_kept_ms: window.spec.size_ms() + window.lateness_ms,
     }
@@ -283,16 +332,39 @@ fn sink(plan: &Plan, sink: &Sink) -> ExplainedSink {
     let key = match &sink.key {
         Key::Incoming => "the incoming key".to_owned(),
         Key::Text(column) => format!("the text of {}", name(column)),
+        Key::Raw(column) => format!("{} as Java's serializers write it", name(column)),
         Key::Json(columns) => {
             format!("a JSON object of {}", columns.iter().map(name).collect::<Vec<_>>().join(", "))
         }
     };
+    let topic = |topic: u16| plan.output_topics[usize::from(topic)].name.clone();
+    let (topics, topic_from) = match &sink.topic {
+        SinkTopic::One(one) => (vec![topic(*one)], None),
+        SinkTopic::Column { column, allowed } => {
+            (allowed.values().map(|allowed| topic(*allowed)).collect(), Some(name(column)))
+        }
+    };
+    let headers = match &sink.headers {
+        Headers::None => "none".to_owned(),
+        Headers::Forward => "those of the source record".to_owned(),
+        Headers::Exprs(headers) => {
+            let header = |(name, expr): &(String, crate::expr::Expr)| format!("{name} = {}", expr.sql());
+            headers.iter().map(header).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let (format, rows) = match sink.value {
+        SinkValue::Json(_) => ("json", columns(&sink.schema)),
+        SinkValue::Incoming => ("raw", vec![]),
+    };
     ExplainedSink {
         name: sink.name.clone(),
         from: name_of(plan, sink.input),
-        topic: plan.output_topics[usize::from(sink.topic)].clone(),
+        topics,
+        topic_from,
         filter: sink.filter.as_ref().map(|filter| filter.sql().to_owned()),
         key,
-        rows: columns(&sink.schema),
+        headers,
+        format,
+        rows,
     }
 }

@@ -64,6 +64,18 @@ impl Display for ExplainedColumn {
 impl ExplainedSource {
     fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nsource {} ← {}", self.name, self.topics.join(", "))?;
+        if let Some(servers) = &self.bootstrap_servers {
+            line(f, "cluster", servers)?;
+        }
+        line(
+            f,
+            "format",
+            format!(
+                "{}, undeclared members: {}, null values: {}",
+                self.format, self.unknown_fields, self.tombstones
+            ),
+        )?;
+        line(f, "start", &self.start)?;
         lines(f, "reads", &self.reads)?;
         line(f, "event time", &self.event_time)?;
         let idle = self.idle_after_ms.map(|ms| format!(", idle after {}", duration(ms as i64)));
@@ -96,6 +108,10 @@ impl ExplainedWindow {
             true => format!("tumbling {size}"),
             false => format!("hopping {size} every {every}"),
         };
+        let shape = match self.offset_ms {
+            0 => shape,
+            offset => format!("{shape}, shifted by {}", duration(offset)),
+        };
         line(f, "window", format!("{shape}, closes {} after its end", duration(self.allowed_lateness_ms)))?;
         lines(f, "group by", &self.group_by)?;
         lines(f, "aggregate", &self.aggregate)?;
@@ -110,11 +126,16 @@ impl ExplainedWindow {
 
 impl ExplainedSink {
     fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nsink {} ← {} → topic {}", self.name, self.from, self.topic)?;
+        writeln!(f, "\nsink {} ← {} → topic {}", self.name, self.from, self.topics.join(", "))?;
+        if let Some(column) = &self.topic_from {
+            line(f, "topic from", column)?;
+        }
         if let Some(filter) = &self.filter {
             line(f, "where", filter)?;
         }
         line(f, "key", &self.key)?;
+        line(f, "headers", &self.headers)?;
+        line(f, "format", self.format)?;
         lines(f, "rows", &self.rows)
     }
 }
