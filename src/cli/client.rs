@@ -38,7 +38,9 @@ impl DaemonArgs {
     /// # Errors
     /// If the settings have a mistake.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let settings = Settings::load(self.config.as_deref(), std::env::vars())?;
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let settings = Settings::load(self.config.as_deref(), variables)?;
         let base = match &self.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(settings.http.listen)),

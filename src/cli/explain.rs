@@ -9,6 +9,7 @@ use onceflow_engine::plan::explain::Explanation;
 
 use super::exit::{ended, refuse};
 use crate::inputs::Inputs;
+use crate::secrets::{mask, mask_quoted};
 
 /// Show what a pipeline does: steps, types, columns read, state
 #[derive(Debug, Args)]
@@ -47,10 +48,10 @@ impl ExplainArgs {
         for pipeline in &loaded.pipelines {
             let explanation = Explanation::of(&pipeline.plan);
             match self.format {
-                ExplainFormat::Text => print!("{explanation}"),
-                ExplainFormat::Mermaid => print!("{}", explanation.mermaid()),
+                ExplainFormat::Text => print!("{}", mask(&explanation.to_string())),
+                ExplainFormat::Mermaid => print!("{}", mask(&explanation.mermaid())),
                 ExplainFormat::Json => match serde_json::to_string_pretty(&explanation) {
-                    Ok(json) => println!("{json}"),
+                    Ok(json) => println!("{}", mask_quoted(&json)),
                     Err(error) => return ended(Err(error.into())),
                 },
             }

@@ -16,6 +16,7 @@ use crate::inputs::{Inputs, Loaded};
 use crate::kafka::Permission;
 use crate::metrics::Metrics;
 use crate::pipeline::Context;
+use crate::secrets::{mask, mask_quoted};
 
 /// Check pipeline files: every mistake, with its place; exit code 78 if there is one
 #[derive(Debug, Args)]
@@ -71,7 +72,7 @@ impl ValidateArgs {
             Err(mistakes) if self.format == Format::Json => {
                 let answer =
                     serde_json::json!({ "valid": false, "pipelines": [], "mistakes": mistakes.json() });
-                println!("{answer:#}");
+                println!("{}", mask_quoted(&format!("{answer:#}")));
                 return ExitCode::from(daemon::CONFIG);
             }
             Err(mistakes) => return refuse(&mistakes),
@@ -116,12 +117,12 @@ impl ValidateArgs {
             Format::Json => {
                 let answer =
                     serde_json::json!({ "valid": code == 0, "pipelines": pipelines, "mistakes": [] });
-                println!("{answer:#}");
+                println!("{}", mask_quoted(&format!("{answer:#}")));
             }
             Format::Text => {
                 for Valid { file, pipeline, checks } in &pipelines {
                     println!("{file}: pipeline `{pipeline}` is valid");
-                    checks.iter().flatten().for_each(|check| println!("{check}"));
+                    checks.iter().flatten().for_each(|check| println!("{}", mask(&check.to_string())));
                 }
             }
         }

@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn exactly_what_a_pipeline_does() {
         let text = include_str!("../../config/examples/orders-per-user.yaml");
-        let plan = compile("f", text, &Defaults::default(), &|_| None).unwrap();
+        let plan = compile("f", text, &Defaults::default(), &|_: &str| None).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap().pipeline("p").unwrap());
         let context = Context::new(Arc::new(plan), "prod", false, metrics).unwrap();
         let connect = connect_arguments(&context.plan.kafka);

@@ -136,7 +136,7 @@ impl Expr {
 
     /// The column at `index` of a batch, as it is.
     pub fn column(name: &str, index: usize, data_type: DataType) -> Expr {
-        Expr::new(Arc::new(Column::new(name, index)), data_type)
+        Expr::new(Arc::new(Column::new(name, index)), data_type, name)
     }
 
     /// Type of the values.
