@@ -19,7 +19,7 @@ use onceflow_engine::state::extents::LiveExtents;
 use onceflow_engine::worker::Worker;
 use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
-use onceflow_protocol::{Decision, ErrorKind, TopicIdentity};
+use onceflow_protocol::{Decision, ErrorKind, Position, TopicIdentity};
 
 use super::context::{Context, SHARD};
 use super::kill_point::KillPoint;
