@@ -39,14 +39,36 @@ fn examples() -> Vec<PathBuf> {
     ["tests/pipelines", "../../config/examples"].into_iter().flat_map(yaml_files).collect()
 }
 
+/// What no file shows, one section each.
+const SHOWN_NOWHERE: &[&str] = &[
+    "kafka: { bootstrap_servers: \"a:1\", ids: { group_id: g, transactional_id: t, control_topic: c } }",
+    "restart: { strategy: none }",
+    "restart: { strategy: fixed, attempts: 3, delay: 1s }",
+    "restart: { initial: 1s, max: 1m }",
+    "restart: { strategy: failure_rate, failures: 3, per: 1m, delay: 1s }",
+];
+
+fn shown_nowhere() -> impl Iterator<Item = Node> {
+    SHOWN_NOWHERE.iter().map(|section| {
+        let text = format!(
+            "pipeline: p\nsources: {{ s: {{ topics: [t], format: json, schema: {{ a: bigint }} }} }}\n\
+             sinks: {{ o: {{ from: s, topic: u, format: json }} }}\n{section}\n"
+        );
+        parse_text(&text).expect(section)
+    })
+}
+
 fn wrong_files() -> Vec<PathBuf> {
     yaml_files("tests/diagnostics")
 }
 
 fn parse(file: &Path) -> Option<Node> {
-    let text = std::fs::read_to_string(file).unwrap();
+    parse_text(&std::fs::read_to_string(file).unwrap())
+}
+
+fn parse_text(text: &str) -> Option<Node> {
     // Variables keep their place, as they do in an editor.
-    document::parse(&text, &|name: &str| Some(format!("${{{name}}}")), &mut vec![]).root
+    document::parse(text, &|name: &str| Some(format!("${{{name}}}")), &mut vec![]).root
 }
 
 #[test]
@@ -56,6 +78,9 @@ fn the_readers_know_exactly_what_is_described() {
         if let Some(root) = parse(&file) {
             spec::read(&root, &mut vec![]);
         }
+    }
+    for root in shown_nowhere() {
+        spec::read(&root, &mut vec![]);
     }
     let heard = heard::all();
     let mut problems = vec![];
@@ -85,7 +110,6 @@ fn the_readers_know_exactly_what_is_described() {
             gather_words(&key.form, words.entry(key.name).or_default());
         }
     }
-    // Strategies of restarts have each a section of its own.
     for (what, read) in &heard.words {
         let described = words.get(what.as_str()).cloned().unwrap_or_default();
         let read: BTreeSet<&str> = read.iter().map(String::as_str).collect();
@@ -136,9 +160,11 @@ fn the_schema_accepts_every_example() {
     let files = examples();
     assert!(files.len() >= 4);
     for file in files {
-        let document = json(&parse(&file).unwrap());
-        let found = mistakes(&schema, &document);
+        let found = mistakes(&schema, &json(&parse(&file).unwrap()));
         assert!(found.is_empty(), "{}:\n{}", file.display(), found.join("\n"));
+    }
+    for (root, section) in shown_nowhere().zip(SHOWN_NOWHERE) {
+        assert_eq!(mistakes(&schema, &json(&root)), [""; 0], "{section}");
     }
 }
 
