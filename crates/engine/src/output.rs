@@ -121,6 +121,12 @@ impl RecordWriter<'_> {
         Ok(())
     }
 
+    /// Writes the value through `write`, in the same way.
+    pub fn value_or_null<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
+        self.record.value = self.append_or_null(write)?;
+        Ok(())
+    }
+
     /// Appends a header whose value `write` appends to the buffer, and of which it says whether there is one.
     pub fn header_or_null<E>(
         &mut self,

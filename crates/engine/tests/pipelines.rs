@@ -180,7 +180,7 @@ fn routes() {
         by_country.topic
     );
     assert_eq!((&by_country.key, &broken.key), (&Key::Raw(0), &Key::Incoming));
-    assert_eq!((broken.input, broken.value), (Stream::Errors(0), SinkValue::Incoming));
+    assert_eq!((broken.input, &broken.value), (Stream::Errors(0), &SinkValue::Incoming));
     // What cannot be written there must not come back.
     assert_eq!(broken.on_error, OnError::Fail);
 }
@@ -264,4 +264,11 @@ fn plans_are_explained() {
             );
         }
     });
+}
+
+#[test]
+fn the_pipeline_in_the_documentation_is_valid() {
+    let page = include_str!("../../../docs/sources.md");
+    let (_, block) = page.split_once("```yaml\n").unwrap();
+    compile(block.split_once("```").unwrap().0);
 }

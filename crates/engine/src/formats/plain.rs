@@ -2,7 +2,7 @@
 //!
 //! - **Text:** text as it is; everything else as JSON has it, without quotes.
 //! - **Raw:** as the serializers of Kafka's Java client write it, so that `StringDeserializer`, `LongDeserializer` and the like read it:
-//!   text in UTF-8, integers and floats in their width, big-endian.
+//!   text (and JSON) in UTF-8, binary as it is, integers and floats in their width, big-endian.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
@@ -56,7 +56,7 @@ impl<'a> RawColumn<'a> {
     /// Whether there is such a serializer for columns of this type.
     pub fn supports(data_type: &DataType) -> bool {
         use DataType::*;
-        matches!(data_type, Utf8 | Int16 | Int32 | Int64 | Float32 | Float64)
+        matches!(data_type, Utf8 | LargeUtf8 | Binary | Int16 | Int32 | Int64 | Float32 | Float64)
     }
 
     /// `None` for a column of another type.
@@ -86,6 +86,8 @@ impl<'a> RawColumn<'a> {
             DataType::Float64 => {
                 out.extend_from_slice(&array.as_primitive::<Float64Type>().value(row).to_be_bytes())
             }
+            DataType::Binary => out.extend_from_slice(array.as_binary::<i32>().value(row)),
+            DataType::LargeUtf8 => out.extend_from_slice(array.as_string::<i64>().value(row).as_bytes()),
             _ => out.extend_from_slice(array.as_string::<i32>().value(row).as_bytes()),
         }
         true
@@ -97,8 +99,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int16Array, Int64Array,
-        StringArray, TimestampMillisecondArray,
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int16Array,
+        Int64Array, LargeStringArray, StringArray, TimestampMillisecondArray,
     };
 
     use super::*;
@@ -145,6 +147,8 @@ mod tests {
             RawColumn::bind(array.as_ref()).unwrap().write(0, &mut out).then_some(out)
         };
         assert_eq!(raw(Arc::new(StringArray::from(vec!["é"]))), Some("é".as_bytes().to_vec()));
+        assert_eq!(raw(Arc::new(BinaryArray::from(vec![&b"\xff\0"[..]]))), Some(b"\xff\0".to_vec()));
+        assert_eq!(raw(Arc::new(LargeStringArray::from(vec!["{ }"]))), Some(b"{ }".to_vec()));
         assert_eq!(raw(Arc::new(Int16Array::from(vec![-2]))), Some(vec![0xff, 0xfe]));
         assert_eq!(raw(Arc::new(Int64Array::from(vec![258]))), Some(vec![0, 0, 0, 0, 0, 0, 1, 2]));
         assert_eq!(raw(Arc::new(Float64Array::from(vec![1.0]))), Some(vec![0x3f, 0xf0, 0, 0, 0, 0, 0, 0]));

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
 use crate::expr::Expr;
+use crate::formats::csv_encode::{CsvEncoder, CsvRows};
 use crate::formats::json_encode::{JsonEncoder, JsonRows};
 use crate::formats::plain::{RawColumn, TextColumn};
 use crate::message::MessageBatch;
@@ -44,8 +45,7 @@ pub(crate) struct SinkWriter {
     partition: bool,
     headers: HeaderWriter,
     key: KeyWriter,
-    /// `None`: the source record's value.
-    value: Option<JsonEncoder>,
+    value: ValueWriter,
     format: JsonFormat,
 }
 
@@ -72,6 +72,16 @@ enum KeyWriter {
     Raw(usize),
 }
 
+#[derive(Debug)]
+enum ValueWriter {
+    Json(JsonEncoder),
+    Csv(CsvEncoder),
+    /// The source record's.
+    Incoming,
+    /// The one column.
+    Raw,
+}
+
 /// The rows of a batch, with every column that is looked at downcast once.
 struct Rows<'a> {
     batch: &'a Batch,
@@ -79,13 +89,20 @@ struct Rows<'a> {
     timestamps: Option<Int64Array>,
     partitions: Option<Int64Array>,
     keys: Keys<'a>,
-    values: Option<JsonRows<'a>>,
+    values: Values<'a>,
     headers: Vec<(&'a str, TextColumn<'a>)>,
 }
 
 enum Topic<'a> {
     One(u16),
     Column { name: &'a str, values: &'a StringArray, allowed: &'a BTreeMap<String, u16> },
+}
+
+enum Values<'a> {
+    Json(JsonRows<'a>),
+    Csv(CsvRows<'a>),
+    Incoming,
+    Raw(RawColumn<'a>),
 }
 
 enum Keys<'a> {
@@ -133,9 +150,14 @@ impl SinkWriter {
             partition: sink.partition.is_some(),
             headers,
             key,
-            value: match sink.value {
-                SinkValue::Json(format) => Some(JsonEncoder::new(&sink.schema, format)),
-                SinkValue::Incoming => None,
+            value: match &sink.value {
+                SinkValue::Json(format) => ValueWriter::Json(JsonEncoder::new(&sink.schema, *format)),
+                SinkValue::Csv(csv, format) => {
+                    let columns = sink.schema.fields().len();
+                    ValueWriter::Csv(CsvEncoder::new(csv.clone(), columns, *format))
+                }
+                SinkValue::Incoming => ValueWriter::Incoming,
+                SinkValue::Column => ValueWriter::Raw,
             },
             format,
         }
@@ -221,8 +243,20 @@ impl SinkWriter {
             timestamps,
             partitions,
             keys: self.bind_key(&batch.columns)?,
-            values: self.value.as_ref().map(|encoder| encoder.bind(&batch.columns)).transpose()?,
+            values: self.bind_value(&batch.columns)?,
             headers,
+        })
+    }
+
+    fn bind_value<'a>(&'a self, rows: &'a RecordBatch) -> Result<Values<'a>, String> {
+        Ok(match &self.value {
+            ValueWriter::Json(encoder) => Values::Json(encoder.bind(rows)?),
+            ValueWriter::Csv(encoder) => Values::Csv(encoder.bind(rows)?),
+            ValueWriter::Incoming => Values::Incoming,
+            ValueWriter::Raw => {
+                let column = rows.columns().first().and_then(|column| RawColumn::bind(column.as_ref()));
+                Values::Raw(column.ok_or("there is no column that a raw value could come from")?)
+            }
         })
     }
 
@@ -286,8 +320,12 @@ impl SinkWriter {
         }
         rows.write_key(row, origin, messages, &mut record).map_err(encode)?;
         match &rows.values {
-            Some(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
-            None => record.value_bytes(origin.and_then(|i| messages.value(i))),
+            Values::Json(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
+            Values::Csv(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
+            Values::Raw(column) => {
+                record.value_or_null(|bytes| Ok::<_, String>(column.write(row, bytes))).map_err(encode)?
+            }
+            Values::Incoming => record.value_bytes(origin.and_then(|i| messages.value(i))),
         }
         if let (HeaderWriter::Forward, Some(i)) = (&self.headers, origin) {
             messages.headers(i, &mut |name, value| record.header(name, value));

@@ -194,7 +194,7 @@ pub enum Format {
     Raw,
 }
 
-/// How CSV is written.
+/// How CSV is read and written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Csv {
     /// Between fields, ASCII.
@@ -463,20 +463,24 @@ pub enum SinkTimestamp {
 }
 
 /// A sink record's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkValue {
-    /// The row.
+    /// The row as a JSON object.
     Json(JsonFormat),
+    /// The row as a CSV record, its values as this JSON has them.
+    Csv(Csv, JsonFormat),
     /// The source record's value, bytes as they came.
     Incoming,
+    /// The row's one column, as [`RawColumn`](crate::formats::plain::RawColumn) writes it; NULL is a tombstone.
+    Column,
 }
 
 impl SinkValue {
     /// How keys and headers are written beside it.
-    pub fn json(self) -> JsonFormat {
+    pub fn json(&self) -> JsonFormat {
         match self {
-            SinkValue::Json(format) => format,
-            SinkValue::Incoming => JsonFormat::DEFAULT,
+            SinkValue::Json(format) | SinkValue::Csv(_, format) => *format,
+            SinkValue::Incoming | SinkValue::Column => JsonFormat::DEFAULT,
         }
     }
 }

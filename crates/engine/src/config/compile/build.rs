@@ -21,7 +21,7 @@ use crate::expr::{Expr, Scope, Typed};
 use crate::metadata::Metadata;
 use crate::plan::{
     Aggregate, Column, Format, Group, Headers, KEPT, OutputTopic, Plan, Sink, SinkTimestamp, SinkTopic,
-    SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window, kept_field,
+    Source, Start, Step, Stream, Tombstones, UnknownFields, Window, kept_field,
 };
 
 pub(super) fn build(
@@ -88,7 +88,7 @@ pub(super) fn build(
             }
         };
         let name = sink.name.value.clone();
-        let built = build_sink(name, stream(input), topic, analyzed, schema, sink.value.value)
+        let built = build_sink(name, stream(input), topic, analyzed, schema)
             .map_err(|message| found.push(unbuilt(sink.name.span, &message)))
             .ok()?;
         built_sinks.push(built);
@@ -361,7 +361,6 @@ fn build_sink(
     topic: SinkTopic,
     sink: AnalyzedSink,
     schema: SchemaRef,
-    value: SinkValue,
 ) -> Result<Sink, String> {
     let named = match &sink.headers {
         AnalyzedHeaders::Named(named) => named.as_slice(),
@@ -394,7 +393,7 @@ fn build_sink(
         partition: bind(sink.partition.as_ref(), &input_schema)?,
         schema,
         input_schema,
-        value,
+        value: sink.value,
         on_error: sink.on_error,
     })
 }

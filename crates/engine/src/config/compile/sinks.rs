@@ -6,7 +6,7 @@ use super::graph::{Graph, Reads};
 use super::streams::{Origin, Shape, Streams, boolean, typed, unknown_column};
 use crate::config::spec::{HeaderSpec, KeyFormat, Part, Sink, Spanned, Spec, Sql, TopicFrom};
 use crate::diagnostics::{Code, Diagnostic, Span};
-use crate::expr::{Scope, TIMESTAMP, Typed, sql_type};
+use crate::expr::{JSON, Scope, TIMESTAMP, Typed, is_scalar, sql_type};
 use crate::formats::plain::RawColumn;
 use crate::plan::{CreateTopic, Key, OnError, SinkValue};
 
@@ -22,6 +22,7 @@ pub(super) struct AnalyzedSink {
     pub as_it_came: bool,
     pub timestamp: Option<Typed>,
     pub partition: Option<Typed>,
+    pub value: SinkValue,
     pub on_error: OnError,
 }
 
@@ -49,10 +50,6 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
     let shape = &streams.shape(input);
     let scope = &shape.scope;
     let of_errors = matches!(input, Reads::Errors(_));
-    if sink.value.value == SinkValue::Incoming && !of_errors {
-        let message = "`format: raw` writes records as they came: it is for `SOURCE.errors`";
-        found.push(Diagnostic::new(Code::BadValue, sink.value.span, message).hint("write `format: json`"));
-    }
     if let Some(source) = &shape.tombstones {
         refuse_computed(sink, source, found);
     }
@@ -67,11 +64,58 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
                 *is == TIMESTAMP || is.is_integer()
             })
         }),
+        value: value(sink, shape, of_errors, found),
         partition: sink
             .partition
             .as_ref()
             .and_then(|sql| of_type(sql, "`partition`", "an integer", scope, found, DataType::is_integer)),
         on_error: shape.on_error,
+    }
+}
+
+/// What a format can write. `raw` is the record as it came for errors, and the one column for any other rows.
+fn value(sink: &Sink, shape: &Shape, of_errors: bool, found: &mut Vec<Diagnostic>) -> SinkValue {
+    let Spanned { value, span } = sink.value.clone();
+    let mut refuse = |message: String, hint: &str| {
+        found.push(Diagnostic::new(Code::BadValue, span, message).hint(hint));
+    };
+    let columns = &shape.scope.columns;
+    match &value {
+        _ if shape.scope.open => value,
+        SinkValue::Csv(..) => {
+            let takes = |is: &DataType| is_scalar(is) || *is == JSON;
+            let known = columns.iter().filter_map(|column| Some((&column.name, column.data_type.as_ref()?)));
+            if let Some((name, data_type)) = known.clone().find(|(_, is)| !takes(is)) {
+                let message = format!("`{name}`: format `csv` has no {}", sql_type(data_type));
+                refuse(message, "fields of CSV are scalars, or `json`; a step with `select` can choose them");
+            }
+            if shape.kept {
+                let hint = "a step with `select` leaves undeclared members behind; or write `format: json`";
+                refuse("`format: csv` has no place for undeclared members".to_owned(), hint);
+            }
+            value
+        }
+        SinkValue::Incoming if !of_errors => {
+            match &columns[..] {
+                [column] if !shape.kept => {
+                    if let Some(data_type) = column.data_type.as_ref().filter(|is| !RawColumn::supports(is)) {
+                        let message = format!("`format: raw` cannot write {}", sql_type(data_type));
+                        refuse(
+                            message,
+                            "it writes varchar, binary, json, and numbers as Java's serializers do",
+                        );
+                    }
+                }
+                _ => {
+                    let kept = if shape.kept { " and undeclared members" } else { "" };
+                    let message =
+                        format!("`format: raw` writes one column, these rows have {}{kept}", columns.len());
+                    refuse(message, "a step with `select` can leave one; or write `format: json`");
+                }
+            }
+            SinkValue::Column
+        }
+        SinkValue::Json(_) | SinkValue::Incoming | SinkValue::Column => value,
     }
 }
 

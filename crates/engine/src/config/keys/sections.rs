@@ -158,7 +158,7 @@ static SOURCE_FORMAT: Section = Section {
         Key::new("type", Words(&["json", "csv", "raw"]), "The format's name.").required(),
         Key::new("delimiter", Matching(CHARACTER), "CSV: the character between fields.").default("a comma"),
         Key::new("quote", Matching(CHARACTER), "CSV: the character around fields.").default("a double quote"),
-        Key::new("null", Text, "CSV: the text of a field that is NULL.").default("nothing"),
+        Key::new("null_text", Text, "CSV: the text of a field that is NULL.").default("nothing"),
     ],
 };
 
@@ -307,8 +307,8 @@ static SINK: Section = Section {
         Key::new("partition", Sql, "The record's partition.").default("by the key"),
         Key::new(
             "format",
-            Either(&[Words(&["json", "raw"]), Of(&FORMAT)]),
-            "How a row is written; `raw` is as the source record was.",
+            Either(&[Words(&["json", "csv", "raw"]), Of(&FORMAT)]),
+            "How a row is written; `raw` is its one column, or an errors record as it came.",
         )
         .required(),
     ],
@@ -319,10 +319,13 @@ static FORMAT: Section = Section {
     what: "`format`",
     one_of: &[],
     keys: &[
-        Key::new("type", Words(&["json"]), "The format's name.").required(),
+        Key::new("type", Words(&["json", "csv", "raw"]), "The format's name.").required(),
         Key::new("timestamps", Words(&["rfc3339", "epoch_ms"]), "How timestamps are written.")
             .default("rfc3339"),
         Key::new("decimals", Words(&["number", "string"]), "How decimals are written.").default("number"),
+        Key::new("delimiter", Matching(CHARACTER), "CSV: the character between fields.").default("a comma"),
+        Key::new("quote", Matching(CHARACTER), "CSV: the character around fields.").default("a double quote"),
+        Key::new("null_text", Text, "CSV: the text of a field that is NULL.").default("nothing"),
     ],
 };
 

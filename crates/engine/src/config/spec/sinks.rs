@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, first, list, map, stream_name, text, texts, topic};
+use super::sources::csv;
 use super::values::{number, sql, word};
 use super::{HeaderSpec, KeyFormat, Named, Part, Sink, Spanned, TopicFrom};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
-use crate::plan::{CreateTopic, Decimals, JsonFormat, SinkValue, Timestamps};
+use crate::plan::{CreateTopic, Csv, Decimals, JsonFormat, SinkValue, Timestamps};
 
 /// Formats that come later.
-const LATER_FORMATS: &[&str] = &["csv", "avro", "protobuf", "raw"];
+const LATER_FORMATS: &[&str] = &["avro", "protobuf"];
 
 pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Sink> {
     let Some(entries) = node.and_then(|node| map(node, "`sinks`", found)) else { return vec![] };
@@ -157,29 +158,47 @@ fn headers(node: &Node, found: &mut Vec<Diagnostic>) -> Option<HeaderSpec> {
     Some(if forward { HeaderSpec::Forward(span) } else { HeaderSpec::None })
 }
 
-/// `json`, `raw`, or `{type: json, timestamps: …, decimals: …}`.
+/// What a value is written as.
+#[derive(Clone, Copy, PartialEq)]
+enum Type {
+    Json,
+    Csv,
+    Raw,
+}
+
+/// `json`, `csv`, `raw`, or a map of the type and what else there is to say of JSON and CSV.
 fn format(node: &Node, found: &mut Vec<Diagnostic>) -> SinkValue {
     let mut format = JsonFormat::DEFAULT;
-    let words = [("json", SinkValue::Json(format)), ("raw", SinkValue::Incoming)];
-    let Value::Map(_) = &node.value else {
-        return word(node, "format", &words, LATER_FORMATS, found).map_or(words[0].1, |word| word.value);
+    let words = [("json", Type::Json), ("csv", Type::Csv), ("raw", Type::Raw)];
+    let value = |of: Option<Type>, csv: Csv, format: JsonFormat| match of {
+        None | Some(Type::Json) => SinkValue::Json(format),
+        Some(Type::Csv) => SinkValue::Csv(csv, format),
+        Some(Type::Raw) => SinkValue::Incoming,
     };
-    let Some(mut fields) = Fields::open(node, "`format`", found) else { return words[0].1 };
-    if let Some(node) = fields.require("type", found) {
-        word(node, "type", &words[..1], LATER_FORMATS, found);
-    }
-    if let Some(node) = fields.get("timestamps") {
+    let Value::Map(_) = &node.value else {
+        let word = word(node, "format", &words, LATER_FORMATS, found);
+        return value(word.map(|word| word.value), Csv::default(), format);
+    };
+    let Some(mut fields) = Fields::open(node, "`format`", found) else { return SinkValue::Json(format) };
+    let of = fields.require("type", found).and_then(|node| word(node, "type", &words, LATER_FORMATS, found));
+    let of = of.map(|word| word.value);
+    let csv = if of == Some(Type::Csv) { csv(&mut fields, found) } else { Csv::default() };
+    if of != Some(Type::Raw)
+        && let Some(node) = fields.get("timestamps")
+    {
         let words = [("rfc3339", Timestamps::Rfc3339), ("epoch_ms", Timestamps::EpochMs)];
         if let Some(timestamps) = word(node, "timestamps", &words, &[], found) {
             format.timestamps = timestamps.value;
         }
     }
-    if let Some(node) = fields.get("decimals") {
+    if matches!(of, None | Some(Type::Json))
+        && let Some(node) = fields.get("decimals")
+    {
         let words = [("number", Decimals::Number), ("string", Decimals::String)];
         if let Some(decimals) = word(node, "decimals", &words, &[], found) {
             format.decimals = decimals.value;
         }
     }
     fields.finish(found);
-    SinkValue::Json(format)
+    value(of, csv, format)
 }

@@ -126,30 +126,35 @@ fn format(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Format> {
     let word =
         fields.require("type", found).and_then(|node| word(node, "type", &names, LATER_FORMATS, found));
     let mut format = word.and_then(|word| words.into_iter().nth(word.value)).map(|(_, format)| format);
-    if let Some(Format::Csv(csv)) = &mut format {
-        if let Some(delimiter) =
-            fields.get("delimiter").and_then(|node| character(node, "`delimiter`", found))
-        {
-            csv.delimiter = delimiter;
-        }
-        if let Some((key, node)) = fields.entry("quote") {
-            csv.quote = character(node, "`quote`", found).unwrap_or(csv.quote);
-            if csv.quote == csv.delimiter {
-                let message = "`quote` and `delimiter` are the same character";
-                found.push(Diagnostic::new(Code::BadValue, key.span, message));
-            }
-        }
-        if let Some(null) = fields.get("null").and_then(|node| text(node, "`null`", found)) {
-            csv.null = null.value;
-        }
+    if let Some(Format::Csv(options)) = &mut format {
+        *options = csv(&mut fields, found);
     } else if format.is_none() {
         // Of which format these are is not known.
-        for key in ["delimiter", "quote", "null"] {
+        for key in ["delimiter", "quote", "null_text"] {
             fields.get(key);
         }
     }
     fields.finish(found);
     format
+}
+
+/// `delimiter`, `quote`, `null_text`.
+pub(super) fn csv(fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Csv {
+    let mut csv = Csv::default();
+    if let Some(delimiter) = fields.get("delimiter").and_then(|node| character(node, "`delimiter`", found)) {
+        csv.delimiter = delimiter;
+    }
+    if let Some((key, node)) = fields.entry("quote") {
+        csv.quote = character(node, "`quote`", found).unwrap_or(csv.quote);
+        if csv.quote == csv.delimiter {
+            let message = "`quote` and `delimiter` are the same character";
+            found.push(Diagnostic::new(Code::BadValue, key.span, message));
+        }
+    }
+    if let Some(null) = fields.get("null_text").and_then(|node| text(node, "`null_text`", found)) {
+        csv.null = null.value;
+    }
+    csv
 }
 
 fn character(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Option<u8> {

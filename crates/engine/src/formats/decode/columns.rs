@@ -270,12 +270,10 @@ impl ColumnBuilder {
     /// # Errors
     /// More text than a column holds; nothing is appended then.
     pub(super) fn push_text(&mut self, text: &[u8]) -> Result<(), String> {
-        let Values::Text { bytes, offsets } = &mut self.values else {
-            return Err("not a text column".into());
+        let (Values::Text { bytes, offsets } | Values::Binary { bytes, offsets }) = &mut self.values else {
+            return Err(format!("column {}: expected text or bytes", self.column.name));
         };
-        let end = i32::try_from(bytes.len() + text.len()).map_err(|_| "too long".to_owned())?;
-        bytes.extend_from_slice(text);
-        offsets.push(end);
+        push_bytes(text, bytes, offsets).map_err(|error| format!("column {}{error}", self.column.name))?;
         self.valid.append(true);
         Ok(())
     }

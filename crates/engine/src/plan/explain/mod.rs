@@ -354,6 +354,8 @@ fn sink(plan: &Plan, sink: &Sink) -> ExplainedSink {
     };
     let (format, rows) = match sink.value {
         SinkValue::Json(_) => ("json", columns(&sink.schema)),
+        SinkValue::Csv(..) => ("csv", columns(&sink.schema)),
+        SinkValue::Column => ("raw", columns(&sink.schema)),
         SinkValue::Incoming => ("raw", vec![]),
     };
     ExplainedSink {
