@@ -21,6 +21,9 @@ pub const TEMPORARY: u8 = 75;
 /// Exit code for a mistake in a file or a setting (EX_CONFIG).
 pub const CONFIG: u8 = 78;
 
+/// How long the process's end waits for answers that are under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Runs what was loaded from `inputs` until it has ended, or until a signal asks for it. Returns the process's exit code; threads of the
 /// pipelines may still be at work.
 ///
@@ -39,10 +42,20 @@ pub fn run(inputs: Inputs, loaded: Loaded, mode: Mode) -> anyhow::Result<u8> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %server.address()?, namespace, pipelines, "onceflow");
     let signals = runtime.block_on(async { Signals::new() })?;
     let supervisor = Supervisor::start(inputs, loaded, mode, metrics.clone())?;
-    runtime.spawn(server.serve(App { supervisor: supervisor.clone(), metrics }, std::future::pending()));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let app = App { supervisor: supervisor.clone(), metrics };
+    let serving = runtime.spawn(server.serve(app, async {
+        // It is never sent: with its other half it is over.
+        let _ = stopped.await;
+    }));
     runtime.spawn(service_manager::keep_informed(supervisor.clone()));
     service_manager::ready();
     let outcomes = runtime.block_on(wait(supervisor, signals));
+    drop(stop);
+    // Whoever asked for the end hears that it has come.
+    if runtime.block_on(async { tokio::time::timeout(LAST_ANSWERS, serving).await }).is_err() {
+        tracing::debug!("someone is still being answered; the end does not wait for that");
+    }
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(outcomes.iter().map(exit_code).fold(0, worse))
 }

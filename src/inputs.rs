@@ -1,11 +1,12 @@
 //! What a daemon runs: pipeline files and directories, and its settings, read again at every reload. Either all of it is right, or every
 //! mistake in any of the files is told.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onceflow_engine::config::{Defaults, Environment, compile, read_defaults};
-use onceflow_engine::diagnostics::Secrets;
+use onceflow_engine::diagnostics::{Diagnostics, Secrets};
 use onceflow_engine::plan::Plan;
 
 use crate::kafka;
@@ -48,23 +49,80 @@ pub struct Pipeline {
     pub plan: Arc<Plan>,
 }
 
+/// Everything that is wrong with what was read; at least one mistake. Printed, it ends with a newline.
+#[derive(Clone, Debug, Default)]
+pub struct Mistakes(Vec<Mistake>);
+
+/// One mistake, or all of one file.
+#[derive(Clone, Debug)]
+enum Mistake {
+    /// Those of a file, with their places.
+    InFile(Diagnostics),
+    /// One that has no place in a file.
+    Other(String),
+}
+
+impl Mistakes {
+    fn add(&mut self, message: impl Into<String>) {
+        self.0.push(Mistake::Other(message.into()));
+    }
+
+    /// The same for programs: an object for each mistake, with `file`, `line`, `column` and `code` where it has a place.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        let mut all = vec![];
+        for mistake in &self.0 {
+            match mistake {
+                Mistake::Other(message) => all.push(serde_json::json!({ "message": message })),
+                Mistake::InFile(diagnostics) => all.extend(diagnostics.iter().map(|item| {
+                    let (line, column) = diagnostics.position(item.span);
+                    serde_json::json!({
+                        "file": diagnostics.file(),
+                        "line": line,
+                        "column": column,
+                        "code": item.code.as_str(),
+                        "message": item.message,
+                        "label": item.label,
+                        "hint": item.hint,
+                    })
+                })),
+            }
+        }
+        all
+    }
+}
+
+impl From<String> for Mistakes {
+    fn from(message: String) -> Mistakes {
+        Mistakes(vec![Mistake::Other(message)])
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|mistake| match mistake {
+            Mistake::InFile(diagnostics) => write!(f, "{diagnostics}"),
+            Mistake::Other(message) => writeln!(f, "{message}"),
+        })
+    }
+}
+
 impl Inputs {
     /// Reads everything.
     ///
     /// # Errors
-    /// Every mistake in any of the files, for people, with a newline at the end.
-    pub fn load(&self) -> Result<Loaded, String> {
+    /// Every mistake in any of the files.
+    pub fn load(&self) -> Result<Loaded, Mistakes> {
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let settings =
-            Settings::load(self.config.as_deref(), variables).map_err(|error| format!("{error}\n"))?;
+        let settings = Settings::load(self.config.as_deref(), variables)
+            .map_err(|error| Mistakes::from(error.to_string()))?;
         if let Some(token) = &settings.http.token {
             let mut secrets = Secrets::default();
             secrets.add(token.reveal());
             secrets::learn(&secrets);
         }
         let defaults = defaults(&settings, self.config.as_deref())?;
-        let mut mistakes = String::new();
+        let mut mistakes = Mistakes::default();
         let (files, directory) = self.files(&settings, &mut mistakes);
         let mut pipelines: Vec<Pipeline> = vec![];
         for file in files {
@@ -72,7 +130,7 @@ impl Inputs {
             let text = match std::fs::read_to_string(&file) {
                 Ok(text) => text,
                 Err(error) => {
-                    mistakes.push_str(&format!("{name}: cannot be read: {error}\n"));
+                    mistakes.add(format!("{name}: cannot be read: {error}"));
                     continue;
                 }
             };
@@ -85,30 +143,28 @@ impl Inputs {
                     if let Some((what, other)) =
                         pipelines.iter().find_map(|other| same(other, &plan, &settings.namespace))
                     {
-                        mistakes.push_str(&format!(
-                            "{name}: {what} is in {other} too: they would fence each other\n"
-                        ));
+                        mistakes
+                            .add(format!("{name}: {what} is in {other} too: they would fence each other"));
                         continue;
                     }
                     // A reload that finds them only on starting would have stopped what runs.
                     for (property, reason) in kafka::check(&plan.kafka.properties) {
                         let reason = secrets::mask(&reason).into_owned();
-                        mistakes.push_str(&format!("{name}: Kafka property `{property}`: {reason}\n"));
+                        mistakes.add(format!("{name}: Kafka property `{property}`: {reason}"));
                     }
                     pipelines.push(Pipeline { file, plan: Arc::new(plan) });
                 }
-                Err(diagnostics) => mistakes.push_str(&diagnostics.to_string()),
+                Err(diagnostics) => mistakes.0.push(Mistake::InFile(diagnostics)),
             }
         }
-        if mistakes.is_empty() { Ok(Loaded { settings, pipelines, directory }) } else { Err(mistakes) }
+        if mistakes.0.is_empty() { Ok(Loaded { settings, pipelines, directory }) } else { Err(mistakes) }
     }
 
     /// The pipeline files, and whether a directory is among their sources.
-    fn files(&self, settings: &Settings, mistakes: &mut String) -> (Vec<PathBuf>, bool) {
+    fn files(&self, settings: &Settings, mistakes: &mut Mistakes) -> (Vec<PathBuf>, bool) {
         let named = if self.named.is_empty() { settings.pipelines.as_slice() } else { &self.named };
         if named.is_empty() {
-            mistakes
-                .push_str("no pipelines: name files or a directory, or set `pipelines` in the settings\n");
+            mistakes.add("no pipelines: name files or a directory, or set `pipelines` in the settings");
         }
         let (mut files, mut directory) = (vec![], false);
         for path in named {
@@ -118,7 +174,7 @@ impl Inputs {
                 match directory_files(path) {
                     Ok(found) => files.extend(found),
                     Err(error) => {
-                        mistakes.push_str(&format!("{}: cannot be listed: {error}\n", path.display()));
+                        mistakes.add(format!("{}: cannot be listed: {error}", path.display()));
                     }
                 }
             } else {
@@ -195,11 +251,12 @@ fn directory_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// The sections of a pipeline that the daemon's settings hold. They went through the settings file and the environment, so that
 /// their mistakes point into what came of both.
-fn defaults(settings: &Settings, config: Option<&Path>) -> Result<Defaults, String> {
+fn defaults(settings: &Settings, config: Option<&Path>) -> Result<Defaults, Mistakes> {
     let file = config.unwrap_or(Path::new(settings::DEFAULT_FILE));
-    let sections = serde_json::to_string_pretty(&settings.defaults).map_err(|error| format!("{error}\n"))?;
+    let sections = serde_json::to_string_pretty(&settings.defaults)
+        .map_err(|error| Mistakes::from(error.to_string()))?;
     read_defaults(&format!("{} (defaults)", file.display()), &sections, &Surroundings)
-        .map_err(|diagnostics| diagnostics.to_string())
+        .map_err(|diagnostics| Mistakes(vec![Mistake::InFile(diagnostics)]))
 }
 
 #[cfg(test)]
@@ -260,7 +317,7 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
-        let mistakes = inputs(dir.path(), &["", "absent.yaml"]).load().unwrap_err();
+        let mistakes = inputs(dir.path(), &["", "absent.yaml"]).load().unwrap_err().to_string();
         for told in [
             "b.yaml: pipeline `p` is in",
             "c.yaml:1:11:",
@@ -269,7 +326,7 @@ mod tests {
         ] {
             assert!(mistakes.contains(told), "{mistakes}");
         }
-        let nothing = inputs(dir.path(), &[]).load().unwrap_err();
+        let nothing = inputs(dir.path(), &[]).load().unwrap_err().to_string();
         assert!(nothing.starts_with("no pipelines"), "{nothing}");
     }
 

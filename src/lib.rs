@@ -2,6 +2,7 @@
 //! `onceflow-engine`.
 
 pub mod cli;
+mod connect;
 mod daemon;
 mod demo;
 mod http;

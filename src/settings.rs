@@ -88,7 +88,7 @@ pub enum LogFormat {
 pub struct Secret(String);
 
 impl Secret {
-    /// Itself, for whoever has to mask it.
+    /// Itself, for whoever has to mask it, or to show it to the daemon.
     pub fn reveal(&self) -> &str {
         &self.0
     }

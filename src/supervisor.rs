@@ -16,12 +16,16 @@ use crossbeam_channel::{Sender, bounded};
 use onceflow_engine::plan::Plan;
 use onceflow_protocol::ErrorKind;
 use onceflow_protocol::coordinator::{Failure, Outcome, Requests};
-use serde::Serialize;
-use tokio::sync::watch;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
 
-use crate::inputs::{Inputs, Loaded, Pipeline};
+use crate::http::model::Overview;
+use crate::inputs::{Inputs, Loaded, Mistakes, Pipeline};
 use crate::metrics::Metrics;
-use crate::pipeline::{Context, Driver, PipelineStatus, Request, Savepoint, Status, Statuses, said};
+use crate::pipeline::{
+    Answer, CheckpointRecord, Context, Driver, History, PipelineStatus, Request, Savepoint, Status, Statuses,
+    View, said,
+};
 use crate::service_manager;
 use crate::settings::Settings;
 
@@ -38,10 +42,11 @@ pub struct Mode {
 }
 
 /// How a pipeline is stopped.
-#[allow(dead_code, reason = "the API's routes are built on it")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum StopMode {
     /// With a final checkpoint.
+    #[default]
     Checkpoint,
     /// After all windows were closed and committed, whatever may still come for them.
     Drain,
@@ -50,7 +55,6 @@ pub enum StopMode {
 }
 
 /// There is no pipeline of that name.
-#[allow(dead_code, reason = "the API's routes are built on it")]
 #[derive(Debug, thiserror::Error)]
 #[error("there is no pipeline `{0}`")]
 pub struct Unknown(pub String);
@@ -73,7 +77,7 @@ pub struct Reloaded {
 pub enum ReloadError {
     /// Every mistake in settings and pipeline files, for people.
     #[error("{0}")]
-    Mistakes(String),
+    Mistakes(Mistakes),
     /// The daemon is about to end.
     #[error("the daemon is stopping")]
     Stopping,
@@ -116,6 +120,10 @@ struct Supervised {
     requests: Sender<Request>,
     /// Dropped by its driver at the end.
     context: Weak<Context>,
+    /// How it is doing, or was when it ended.
+    view: Arc<View>,
+    /// Its checkpoints.
+    history: Arc<History>,
     /// Set once it has ended.
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -231,7 +239,7 @@ impl Supervisor {
     async fn read_and_change_now(&self) -> Result<Reloaded, ReloadError> {
         let inputs = self.shared.inputs.clone();
         let loaded = tokio::task::spawn_blocking(move || inputs.load()).await;
-        let loaded = loaded.unwrap_or_else(|error| Err(format!("reading failed: {error}\n")));
+        let loaded = loaded.unwrap_or_else(|error| Err(format!("reading failed: {error}").into()));
         self.shared.metrics.reloaded(loaded.is_ok());
         match loaded {
             Ok(loaded) => {
@@ -239,7 +247,7 @@ impl Supervisor {
                 self.change_to(loaded.pipelines).await
             }
             Err(mistakes) => {
-                tracing::error!("reload refused, nothing is changed:\n{}", mistakes.trim_end());
+                tracing::error!("reload refused, nothing is changed:\n{}", mistakes.to_string().trim_end());
                 Err(ReloadError::Mistakes(mistakes))
             }
         }
@@ -343,10 +351,12 @@ impl Supervisor {
         let (namespace, until_end) = (&shared.settings.namespace, shared.mode.until_end);
         let mut running = Weak::new();
         let once = shared.mode.requests.clone();
+        let (mut view, mut history) = (None, Arc::default());
         match Context::new(plan.clone(), namespace, until_end, once, metrics.clone()) {
             Ok(context) => {
                 let context = Arc::new(context);
                 running = Arc::downgrade(&context);
+                (view, history) = (Some(context.view.clone()), context.history.clone());
                 let (driver, name) = (Driver::new(context, status, inbox), name.clone());
                 let changes = shared.changes.clone();
                 std::thread::Builder::new().name(format!("driver-{name}")).spawn(move || {
@@ -361,7 +371,9 @@ impl Supervisor {
                 ended.send_replace(Some(end));
             }
         }
-        table.pipelines.insert(name, Supervised { file, plan, requests, context: running, outcome });
+        let view = view.unwrap_or_else(|| Arc::new(View::new()));
+        let supervised = Supervised { file, plan, requests, context: running, view, history, outcome };
+        table.pipelines.insert(name, supervised);
         Ok(())
     }
 
@@ -371,11 +383,49 @@ impl Supervisor {
 }
 
 /// What the API asks.
-#[allow(dead_code, reason = "the API's routes are built on it")]
 impl Supervisor {
     /// What a pipeline does, as it was started.
     pub fn plan(&self, pipeline: &str) -> Option<Arc<Plan>> {
         self.table().pipelines.get(pipeline).map(|supervised| supervised.plan.clone())
+    }
+
+    /// How a pipeline is doing.
+    pub fn overview(&self, pipeline: &str) -> Option<Overview> {
+        let status = self.list().into_iter().find(|status| status.name == pipeline)?;
+        self.overview_of(status)
+    }
+
+    /// How each of them is doing.
+    pub fn overviews(&self) -> Vec<Overview> {
+        self.list().into_iter().filter_map(|status| self.overview_of(status)).collect()
+    }
+
+    fn overview_of(&self, status: PipelineStatus) -> Option<Overview> {
+        let table = self.table();
+        let Supervised { file, view, history, .. } = table.pipelines.get(&status.name)?;
+        let last_checkpoint = history.newest(1).pop();
+        Some(Overview::new(status, file.display().to_string(), view.read(), last_checkpoint))
+    }
+
+    /// The newest checkpoints of a pipeline, newest first.
+    ///
+    /// # Errors
+    /// If there is no such pipeline.
+    pub fn checkpoints(&self, pipeline: &str, limit: usize) -> Result<Vec<CheckpointRecord>, Unknown> {
+        let table = self.table();
+        let supervised = table.pipelines.get(pipeline).ok_or_else(|| Unknown(pipeline.to_string()))?;
+        Ok(supervised.history.newest(limit))
+    }
+
+    /// Takes a checkpoint of a pipeline, and waits until it has come out.
+    ///
+    /// # Errors
+    /// If there is no such pipeline.
+    pub async fn checkpoint(&self, pipeline: &str) -> Result<Answer, Unknown> {
+        let (waiter, answer) = oneshot::channel();
+        self.ask(pipeline, Request::Checkpoint(waiter))?;
+        // One that has ended drops whom it was asked by.
+        Ok(answer.await.unwrap_or(Answer::NotRunning))
     }
 
     /// The daemon's namespace.
@@ -396,11 +446,6 @@ impl Supervisor {
         self.ask(pipeline, Request::Savepoint { name, reply })?;
         let gone = |_| Err("the pipeline does not run, or failed before the savepoint was made".to_owned());
         Ok(answer.await.unwrap_or_else(gone))
-    }
-
-    /// Where a pipeline was read.
-    pub fn file(&self, pipeline: &str) -> Option<PathBuf> {
-        self.table().pipelines.get(pipeline).map(|supervised| supervised.file.clone())
     }
 
     /// Asks something of a pipeline; one that has ended does not hear it.

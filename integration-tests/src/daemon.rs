@@ -235,6 +235,19 @@ impl Daemon {
         post(&self.address, path, body).unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.log_end()))
     }
 
+    /// What its API answers as JSON; panics unless that is a success.
+    pub fn api(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(&format!("/api/v1{path}")).expect("it listens");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// `onceflow ARGUMENTS… --url URL`: a command that talks to this daemon.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let url = format!("http://{}", self.address);
+        onceflow().args(arguments).args(["--url", &url]).output().unwrap()
+    }
+
     /// The sum of a metric over all its series whose labels hold every text of `labels`; `None` if there is no such series.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let body = self.get("/metrics")?.body;

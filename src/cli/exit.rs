@@ -1,5 +1,6 @@
 //! How a command ends the process.
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ pub fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 /// Mistakes in files or settings: what is wrong, and the exit code for it.
-pub fn refuse(mistakes: &str) -> ExitCode {
+pub fn refuse(mistakes: &impl Display) -> ExitCode {
     eprint!("{mistakes}");
     ExitCode::from(daemon::CONFIG)
 }

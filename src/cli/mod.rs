@@ -4,13 +4,20 @@
 //! [`Inputs`](crate::inputs::Inputs) (settings and plans, or every mistake).
 
 mod against;
+mod checkpoint;
+mod client;
 mod exit;
+mod explain;
+mod generate;
+mod progress;
 mod run;
+mod status;
+mod table;
 mod validate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::demo::{self, DemoArgs};
 
@@ -26,8 +33,15 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Validate(validate::ValidateArgs),
+    Explain(explain::ExplainArgs),
+    Schema(explain::SchemaArgs),
+    Status(status::StatusArgs),
+    Stop(status::StopArgs),
+    Checkpoint(checkpoint::CheckpointArgs),
     /// A pipeline under load that is killed again and again, and the proof that nothing is lost or doubled
     Demo(DemoArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -35,6 +49,13 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => args.run(),
         Command::Validate(args) => args.run(),
+        Command::Explain(args) => args.run(),
+        Command::Schema(args) => args.run(),
+        Command::Status(args) => args.run(),
+        Command::Stop(args) => args.run(),
+        Command::Checkpoint(args) => args.run(),
         Command::Demo(args) => exit::ended(demo::run(&args)),
+        Command::Completions(args) => args.run(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
     }
 }

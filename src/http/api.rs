@@ -1,17 +1,26 @@
 //! `/api/v1`: what an operator asks and orders. Answers are JSON; a refusal is `{"error": "…"}`.
 
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use serde::Deserialize;
+
 use super::App;
-use crate::supervisor::ReloadError;
+use super::model::{Checkpoints, Pipelines, Stopped, Triggered};
+use crate::pipeline::Answer;
+use crate::supervisor::{ReloadError, StopMode, Unknown};
 
 /// The routes, below `/api/v1`.
 pub fn routes() -> Router<App> {
     Router::new()
+        .route("/pipelines", get(pipelines))
+        .route("/pipelines/{pipeline}", get(pipeline))
+        .route("/pipelines/{pipeline}/checkpoints", get(checkpoints).post(checkpoint))
+        .route("/pipelines/{pipeline}/stop", post(stop))
         .route("/reload", post(reload))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is no such path in the API".to_owned()))
 }
@@ -27,5 +36,85 @@ async fn reload(State(app): State<App>) -> Response {
         Ok(done) => Json(done).into_response(),
         Err(error @ ReloadError::Mistakes(_)) => problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
         Err(error @ ReloadError::Stopping) => problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}
+
+async fn pipelines(State(app): State<App>) -> Json<Pipelines> {
+    let mut pipelines = app.supervisor.overviews();
+    // Those that want to see every partition ask for one pipeline.
+    for overview in &mut pipelines {
+        overview.progress.partitions.clear();
+        overview.progress.steps.clear();
+    }
+    Json(Pipelines { pipelines })
+}
+
+async fn pipeline(State(app): State<App>, Path(pipeline): Path<String>) -> Response {
+    match app.supervisor.overview(&pipeline) {
+        Some(overview) => Json(overview).into_response(),
+        None => Unknown(pipeline).into_response(),
+    }
+}
+
+/// Checkpoints that an answer holds if nobody says how many.
+const CHECKPOINTS: usize = 100;
+
+async fn checkpoints(
+    State(app): State<App>,
+    Path(pipeline): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let limit = match query.as_deref().filter(|query| !query.is_empty()) {
+        None => Some(CHECKPOINTS),
+        Some(query) => query.strip_prefix("limit=").and_then(|limit| limit.parse().ok()),
+    };
+    let Some(limit) = limit else {
+        return problem(StatusCode::BAD_REQUEST, "the one parameter is `limit`, a whole number".to_owned());
+    };
+    match app.supervisor.checkpoints(&pipeline, limit) {
+        Ok(checkpoints) => Json(Checkpoints { checkpoints }).into_response(),
+        Err(unknown) => unknown.into_response(),
+    }
+}
+
+/// Answers once the checkpoint is committed, or has failed.
+async fn checkpoint(State(app): State<App>, Path(pipeline): Path<String>) -> Response {
+    match app.supervisor.checkpoint(&pipeline).await {
+        Ok(Answer::Completed(checkpoint)) => Json(Triggered::Completed { checkpoint }).into_response(),
+        Ok(Answer::Unchanged(epoch)) => Json(Triggered::Unchanged { epoch }).into_response(),
+        Ok(Answer::Failed(reason)) => problem(StatusCode::INTERNAL_SERVER_ERROR, reason),
+        Ok(Answer::NotRunning) => {
+            let state =
+                app.supervisor.overview(&pipeline).map_or("gone".to_owned(), |overview| overview.state);
+            problem(StatusCode::CONFLICT, format!("pipeline `{pipeline}` does not run; it is {state}"))
+        }
+        Err(unknown) => unknown.into_response(),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Stop {
+    mode: StopMode,
+}
+
+/// Answers once the pipeline has ended. Without a body it stops with a checkpoint.
+async fn stop(State(app): State<App>, Path(pipeline): Path<String>, body: Bytes) -> Response {
+    let asked = if body.is_empty() { Ok(Stop::default()) } else { serde_json::from_slice(&body) };
+    let Stop { mode } = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            return problem(StatusCode::BAD_REQUEST, format!("the body is not understood: {error}"));
+        }
+    };
+    match app.supervisor.stop(&pipeline, mode).await {
+        Ok(outcome) => Json(Stopped::new(&pipeline, &outcome)).into_response(),
+        Err(unknown) => unknown.into_response(),
+    }
+}
+
+impl IntoResponse for Unknown {
+    fn into_response(self) -> Response {
+        problem(StatusCode::NOT_FOUND, self.to_string())
     }
 }

@@ -6,6 +6,7 @@
 mod api;
 mod guard;
 mod mask;
+pub mod model;
 pub mod savepoints;
 
 use std::fmt::Write;

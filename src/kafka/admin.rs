@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::errors::{KafkaError, Result};
 use super::native::{AdminQueue, Client, ConfigOf, Role};
+use super::permissions::Operation;
 use super::properties::Connection;
 use super::topic_limits::TopicLimits;
 
@@ -143,13 +144,22 @@ impl Admin {
     /// # Errors
     /// `Config` without permission to describe it, `Retry` without an answer.
     pub fn describe_topic(&self, topic: &str, timeout: Duration) -> Result<Option<TopicDescription>> {
-        let Some(found) = AdminQueue::new(&self.client)?.describe_topic(topic, timeout)? else {
+        let Some(found) = AdminQueue::new(&self.client)?.describe_topic(topic, false, timeout)? else {
             return Ok(None);
         };
         let partitions = i32::try_from(found.replicas.len())
             .map_err(|_| KafkaError::bug(format!("describe topic {topic}"), "too many partitions"))?;
         let replication = found.replicas.iter().copied().min().unwrap_or(0);
         Ok(Some(TopicDescription { id: found.id, partitions, replication }))
+    }
+
+    /// What this client may do with a topic; `None` where there is no such topic, or the brokers do not tell.
+    ///
+    /// # Errors
+    /// As [`Self::describe_topic`].
+    pub fn operations(&self, topic: &str, timeout: Duration) -> Result<Option<Vec<Operation>>> {
+        let found = AdminQueue::new(&self.client)?.describe_topic(topic, true, timeout)?;
+        Ok(found.and_then(|found| found.operations))
     }
 
     /// A topic's configuration, defaults included.

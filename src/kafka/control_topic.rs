@@ -61,6 +61,16 @@ impl ControlTopic {
         Ok(Ensured { created, topic })
     }
 
+    /// Verifies the topic without creating it; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub fn inspect(&self, admin: &Admin, timeout: Duration) -> Result<Option<TopicDescription>> {
+        let Some(topic) = admin.describe_topic(&self.name, timeout)? else { return Ok(None) };
+        self.verify(&topic, &admin.describe_configs(&self.name, timeout)?)?;
+        Ok(Some(topic))
+    }
+
     fn create(&self, admin: &Admin, timeout: Duration) -> Result<Creation> {
         let replicas = admin.brokers(timeout)?.clamp(1, 3);
         let in_sync = if replicas >= 3 { 2 } else { 1 };

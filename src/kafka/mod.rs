@@ -18,7 +18,8 @@
 //!   ::poll(timeout)  ::flush(timeout)  ::commit(timeout)  ::abandon(self)
 //!
 //! Admin::open(&connection)
-//!   ::cluster_id  ::brokers  ::topic_names  ::describe_topic  ::describe_configs  ::topic_limits  ::transaction_max_timeout
+//!   ::cluster_id  ::brokers  ::topic_names  ::describe_topic  ::operations  ::describe_configs  ::topic_limits
+//!   ::transaction_max_timeout
 //!   ::create_topic(&NewTopic, timeout) -> Creation
 //! TopicLimits::at(now) -> what the engine checks records against
 //!
@@ -43,6 +44,8 @@ mod control_topic;
 mod errors;
 mod native;
 #[forbid(unsafe_code)]
+mod permissions;
+#[forbid(unsafe_code)]
 pub mod plain;
 #[forbid(unsafe_code)]
 mod producer;
@@ -59,6 +62,7 @@ pub use admin::{Admin, Creation, NewTopic, TopicDescription};
 pub use control_reader::{ControlReader, ControlRecord, Fate, Newest, Until};
 pub use control_topic::ControlTopic;
 pub use errors::KafkaError;
+pub use permissions::{Operation, Permission, Resource, quoted};
 pub use producer::{OutRecord, SendError, TopicRef, TransactionalProducer};
 pub use properties::{Connection, Isolation, ProducerSettings, check};
 pub use reader::{PartitionQueue, Reader};

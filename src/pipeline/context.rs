@@ -10,6 +10,8 @@ use onceflow_engine::plan::{self, Plan, Source, Stream};
 use onceflow_protocol::coordinator::{Requests, Restart, Settings, TimeInput, WindowedStep};
 use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
+use super::history::History;
+use super::view::View;
 use crate::kafka::{Connection, KafkaError};
 use crate::metrics::PipelineMetrics;
 use crate::state::cache_bytes;
@@ -57,6 +59,10 @@ pub struct Context {
     pub metrics: Arc<PipelineMetrics>,
     /// Counts up as long as the driver gets on.
     pub pulse: AtomicU64,
+    /// How it is doing, for the API.
+    pub view: Arc<View>,
+    /// Its checkpoints, for the API.
+    pub history: Arc<History>,
     instance: String,
     host: String,
     started_ms: i64,
@@ -112,6 +118,8 @@ impl Context {
             pulse: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             ends: Mutex::new(None),
+            view: Arc::new(View::new()),
+            history: Arc::default(),
             metrics,
             plan,
         })

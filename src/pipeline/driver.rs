@@ -14,6 +14,7 @@ use super::keeper::Keeper;
 use super::kill_point::KillPoint;
 use super::load::Load;
 use super::messages::{DriverSender, SavepointReply, ToDriver, ToKeeper, ToSink, ToWorker, fail};
+use super::requests::{Answer, Request, Waiters};
 use super::sink::Sink;
 use super::status::Status;
 use super::story;
@@ -22,24 +23,6 @@ use super::story;
 const TICK: Duration = Duration::from_millis(5);
 /// How long the end of a run may take to note the last commit and to close its clients.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-/// Asks of the pipeline from outside.
-#[derive(Debug)]
-pub enum Request {
-    /// Final checkpoint, then end.
-    Stop,
-    /// Read no further, close all windows, commit, then end.
-    Drain,
-    /// End at once: what was read since the last checkpoint will be read again.
-    Abandon,
-    /// Take a checkpoint, and keep a copy of it.
-    Savepoint {
-        /// Name of the copy.
-        name: String,
-        /// Dropped, without an answer, if the run fails or ends before.
-        reply: SavepointReply,
-    },
-}
 
 /// The threads of one run, and how to reach them.
 struct Run {
@@ -65,6 +48,7 @@ pub struct Driver {
     ticked: Instant,
     outcome: Option<Outcome>,
     story: story::Story,
+    waiters: Waiters,
     /// Who waits for savepoints, by their names.
     waiting: Vec<(String, SavepointReply)>,
 }
@@ -87,6 +71,7 @@ impl Driver {
             began: now,
             ticked: now,
             outcome: None,
+            waiters: Waiters::default(),
             waiting: vec![],
         }
     }
@@ -102,20 +87,7 @@ impl Driver {
                 return outcome;
             }
             if let Ok(request) = self.requests.try_recv() {
-                let event = match request {
-                    Request::Stop => Event::Stop,
-                    Request::Drain => Event::Drain,
-                    Request::Abandon => Event::Abandon,
-                    Request::Savepoint { name, reply } => {
-                        if self.coordinator.phase() == Phase::Fenced {
-                            let _ = reply.send(Err("another instance has taken over".to_owned()));
-                            continue;
-                        }
-                        self.waiting.push((name.clone(), reply));
-                        Event::Savepoint(name)
-                    }
-                };
-                self.handle(event);
+                self.asked(request);
                 continue;
             }
             match self.inbox.recv_timeout(TICK) {
@@ -137,6 +109,29 @@ impl Driver {
         }
     }
 
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Stop => self.handle(Event::Stop),
+            Request::Drain => self.handle(Event::Drain),
+            Request::Abandon => self.handle(Event::Abandon),
+            Request::Checkpoint(waiter) if self.coordinator.phase().has_workers() => {
+                self.waiters.asks(waiter);
+                self.handle(Event::Trigger);
+            }
+            Request::Savepoint { reply, .. } if self.coordinator.phase() == Phase::Fenced => {
+                let _ = reply.send(Err("another instance has taken over".to_owned()));
+            }
+            Request::Savepoint { name, reply } => {
+                self.waiting.push((name.clone(), reply));
+                self.handle(Event::Savepoint(name));
+            }
+            Request::Checkpoint(waiter) => {
+                // Who has gone away needs no answer.
+                let _ = waiter.send(Answer::NotRunning);
+            }
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         match &event {
             Event::ClaimCommitted => KillPoint::AfterClaim.pass(),
@@ -151,12 +146,47 @@ impl Driver {
         let effects = self.coordinator.handle(now_ms, event);
         for effect in effects {
             self.story.asks(&effect, self.run.as_ref().map(|run| &*run.load));
+            match effect {
+                Effect::Barrier => self.waiters.begins(),
+                Effect::Confirm(_) if self.waiters.wait() => self.tell_waiters(),
+                _ => {}
+            }
             self.perform(effect);
         }
         let phase = self.coordinator.phase();
         if phase != before {
             self.story.entered(phase, before, &self.coordinator);
             self.status.entered(phase, self.coordinator.fenced_by());
+            match (before, phase) {
+                (Phase::Aligning, Phase::Running) => {
+                    let epoch = self.coordinator.committed().map_or(0, |decision| decision.epoch.0);
+                    self.waiters.answers(&Answer::Unchanged(epoch));
+                }
+                (_, phase) if !phase.has_workers() && !self.waiters.is_empty() => {
+                    let reason = self.why_over();
+                    self.waiters.give_up(&reason);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn why_over(&self) -> String {
+        match &self.outcome {
+            Some(Outcome::Failed(failure)) => failure.message.clone(),
+            Some(Outcome::Refused(reason)) => reason.clone(),
+            Some(_) => "the pipeline has ended".to_owned(),
+            None => {
+                let failure = self.context.view.read().last_failure;
+                failure.map_or_else(|| "the pipeline starts again".to_owned(), |failure| failure.reason)
+            }
+        }
+    }
+
+    /// The checkpoint under way is committed, and the newest of the history.
+    fn tell_waiters(&mut self) {
+        if let Some(record) = self.context.history.newest(1).pop() {
+            self.waiters.answers(&Answer::Completed(Box::new(record)));
         }
     }
 

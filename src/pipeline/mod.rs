@@ -17,22 +17,31 @@
 //! Only the driver, which holds the coordinator, lives on.
 
 mod change;
+mod checkpoint_timer;
 mod context;
 mod driver;
+mod history;
 mod keeper;
 mod kill_point;
 mod load;
 mod manifest;
 mod messages;
 mod meter;
+mod requests;
 mod savepoint;
 mod sink;
 mod status;
 mod story;
+mod verify;
+mod view;
 mod worker;
 
-pub use context::{Context, Names, host_name};
-pub use driver::{Driver, Request, said};
+pub use context::{Context, Names, SHARD, SINKS, host_name, wall_clock_ms};
+pub use driver::{Driver, said};
+pub use history::{CheckpointRecord, CheckpointStatus, History};
 pub use keeper::foresee;
+pub use requests::{Answer, Request};
 pub use savepoint::{Savepoint, savepoint_name, savepoints};
 pub use status::{PipelineStatus, Status, Statuses};
+pub use verify::{VerifiedSnapshot, verify};
+pub use view::{Progress, View};

@@ -1,12 +1,13 @@
-//! The story of a pipeline in logs and metrics: a line for each start, commit and recovery. It watches what the coordinator hears
-//! and never acts.
+//! The story of a pipeline in logs, in metrics and for the API: a line for each start, commit and recovery. It watches what the
+//! coordinator hears and never acts.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use onceflow_protocol::ErrorKind;
 use onceflow_protocol::coordinator::{BarrierReport, Coordinator, Effect, Event, Outcome, Phase};
+use onceflow_protocol::{Counts, ErrorKind, Position};
 
+use super::checkpoint_timer::CheckpointTimer;
 use super::context::{Context, wall_clock_ms};
 use super::load::Load;
 
@@ -22,6 +23,11 @@ pub struct Story {
     in_transaction_since: Option<Instant>,
     runs: u64,
     heard: Heard,
+    timer: CheckpointTimer,
+    /// Counts of the newest commit.
+    counts: Counts,
+    /// The smallest watermark of the active partitions that were reported at the barrier so far.
+    slowest: Option<i64>,
 }
 
 /// The newest event, as far as it may be why the coordinator gives a run up.
@@ -50,6 +56,9 @@ impl Story {
             in_transaction_since: None,
             runs: 0,
             heard: Heard::Answer,
+            timer: CheckpointTimer::new(),
+            counts: Counts::default(),
+            slowest: None,
         }
     }
 
@@ -73,13 +82,25 @@ impl Story {
                 tracing::info!(pipeline, claim = %claim.claim, "older instances are fenced")
             }
             Event::AtBarrier(report) => self.at_barrier(report, coordinator),
+            Event::Durable { manifest, .. } => {
+                // The keeper set these before it said so.
+                let (written, full) = (
+                    self.context.metrics.checkpoint_written_bytes.get(),
+                    self.context.metrics.checkpoint_full_bytes.get(),
+                );
+                self.timer.durable(&manifest.file, written as u64, full as u64);
+            }
             _ => {}
         }
     }
 
-    fn failed(&self, kind: ErrorKind, phase: Phase, reason: &str) {
+    fn failed(&mut self, kind: ErrorKind, phase: Phase, reason: &str) {
         let pipeline = self.context.plan.pipeline.as_str();
         tracing::warn!(pipeline, %kind, ?phase, reason, "this run has failed");
+        self.context.view.failed(kind.as_str(), reason);
+        if let Some(record) = self.timer.failed(reason) {
+            self.context.history.add(record);
+        }
         self.context.metrics.restarts.with_label_values(&[kind.as_str()]).inc();
         if phase.has_workers() {
             self.context.metrics.checkpoints.with_label_values(&["failed"]).inc();
@@ -111,7 +132,10 @@ impl Story {
             Effect::DeleteFiles(files) => {
                 tracing::debug!(pipeline, files = files.len(), "deleting files no longer named")
             }
-            Effect::Barrier => self.barrier = Instant::now(),
+            Effect::Barrier => {
+                self.barrier = Instant::now();
+                self.slowest = None;
+            }
             Effect::Freeze { .. } => {
                 took("fire", self.barrier);
                 self.fired = Instant::now();
@@ -130,6 +154,11 @@ impl Story {
                 }
                 took("commit", self.prepared);
                 took("total", self.barrier);
+                if let Some(record) = self.timer.committed(decision, self.counts) {
+                    self.context.history.add(record);
+                }
+                self.counts = decision.counts;
+                self.context.view.committed(decision, true);
                 metrics.checkpoints.with_label_values(&["completed"]).inc();
                 metrics.transactions.with_label_values(&["committed"]).inc();
                 metrics.checkpoint_last_success_timestamp_seconds.set(wall_clock_ms() as f64 / 1000.0);
@@ -158,17 +187,29 @@ impl Story {
 
     /// The coordinator has entered another phase.
     pub fn entered(&mut self, phase: Phase, before: Phase, coordinator: &Coordinator) {
-        let pipeline = self.context.plan.pipeline.as_str();
+        self.timer.entered(phase, before, coordinator);
+        let context = self.context.clone();
+        let pipeline = context.plan.pipeline.as_str();
+        if phase == Phase::Running {
+            let steps = context.windowed.iter().map(|step| context.plan.steps[*step].name.as_str());
+            context.view.steps(steps.zip(coordinator.frontiers().iter().copied()));
+        }
         match phase {
             Phase::Running if before == Phase::StartingWorkers => {
                 let took = self.run_began.elapsed();
                 self.in_transaction_since = Some(Instant::now());
                 self.context.metrics.recovery_duration_seconds.set(took.as_secs_f64());
+                if let Some(decision) = coordinator.committed() {
+                    self.counts = decision.counts;
+                    context.view.committed(decision, false);
+                }
+                context.view.running();
                 let epoch = coordinator.committed().map(|decision| decision.epoch.0);
                 tracing::info!(pipeline, epoch, ms = took.as_millis() as u64, "running");
             }
             Phase::Fenced => {
                 let by = coordinator.fenced_by().unwrap_or("another instance");
+                context.view.fenced(by);
                 tracing::error!(
                     pipeline,
                     by,
@@ -176,12 +217,12 @@ impl Story {
                 );
             }
             Phase::BackingOff => {
-                match &self.heard {
+                match std::mem::replace(&mut self.heard, Heard::Answer) {
                     Heard::Failure => {}
                     Heard::Time => {
                         self.failed(ErrorKind::EpochFailed, before, "it took longer than its time limit")
                     }
-                    Heard::NoSnapshot(reason) => self.failed(ErrorKind::EpochFailed, before, reason),
+                    Heard::NoSnapshot(reason) => self.failed(ErrorKind::EpochFailed, before, &reason),
                     // Another's claim is undecided: nothing has failed, it looks again.
                     Heard::Answer if before == Phase::Looking => {}
                     Heard::Answer if before.has_workers() => {
@@ -196,6 +237,7 @@ impl Story {
                 if coordinator.gives_up() {
                     tracing::warn!(pipeline, "the restart strategy gives up");
                 } else if before != Phase::Looking {
+                    context.view.restarts();
                     tracing::info!(
                         pipeline,
                         "everything of this run is thrown away; starting again after a pause"
@@ -216,7 +258,11 @@ impl Story {
     }
 
     /// It is over.
-    pub fn ended(&self, outcome: &Outcome) {
+    pub fn ended(&mut self, outcome: &Outcome) {
+        self.context.view.ended();
+        if let Some(record) = self.timer.failed("the pipeline ended before it was committed") {
+            self.context.history.add(record);
+        }
         let pipeline = self.context.plan.pipeline.as_str();
         match outcome {
             Outcome::Done => tracing::info!(pipeline, "ended; everything that was read is committed"),
@@ -243,24 +289,30 @@ impl Story {
         }
     }
 
-    fn at_barrier(&self, report: &BarrierReport, coordinator: &Coordinator) {
+    fn at_barrier(&mut self, report: &BarrierReport, coordinator: &Coordinator) {
         let metrics = &self.context.metrics;
-        let mut slowest: Option<i64> = None;
         for partition in &report.partitions {
             let Some(position) = coordinator.positions().get(partition.partition) else { continue };
             let label = format!("{}-{}", position.topic, position.partition);
             metrics.partition_idle.with_label_values(&[&label]).set(i64::from(partition.idle));
+            let now = Position {
+                next_offset: partition.next_offset,
+                watermark: partition.watermark,
+                ..position.clone()
+            };
+            self.context.view.at_barrier(partition.partition, &now, partition.idle);
             if let Some(watermark) = partition.watermark {
                 metrics
                     .watermark_timestamp_seconds
                     .with_label_values(&[&label])
                     .set(watermark.0 as f64 / 1000.0);
                 if !partition.idle {
-                    slowest = Some(slowest.map_or(watermark.0, |slowest| slowest.min(watermark.0)));
+                    self.slowest = Some(self.slowest.map_or(watermark.0, |slowest| slowest.min(watermark.0)));
                 }
             }
         }
-        if let Some(slowest) = slowest {
+        if let Some(slowest) = self.slowest {
+            self.context.view.watermark(slowest);
             metrics.watermark_lag_seconds.set((wall_clock_ms() - slowest) as f64 / 1000.0);
         }
     }

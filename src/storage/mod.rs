@@ -9,6 +9,7 @@
 //!     snapshots/<epoch, 20 digits>-<attempt>.snapshot     changed rows of one barrier, its manifest at the end
 //!     cold/<incarnation>/<file>                           files of the cold store, as they came up
 //!     confirmed                                           the newest confirmed epoch (JSON)
+//!     history.jsonl                                       the newest checkpoints, for people
 //!     savepoints/<name>/                                  a copy of one snapshot, with the same names, and savepoint.json
 //! ```
 //!
@@ -17,7 +18,7 @@
 //! - When [`ShardStorage::create`], [`ShardStorage::link_in`] or [`ShardStorage::replace`] returns `Ok`, the file and every
 //!   directory entry on the way to it survive a loss of power. Nothing says so before.
 //! - A file appears under its name whole or not at all, and never changes or is overwritten afterwards; only `confirmed` is
-//!   replaced, atomically.
+//!   replaced, atomically. (The history, which nothing depends on, also grows by lines.)
 //! - Names carry an attempt or an incarnation that is random per start, so that a paused instance that wakes up cannot touch
 //!   the files of its successor.
 //! - No name leaves the shard's directory.

@@ -38,9 +38,14 @@ impl FileName {
         FileName::parse(&format!("cold/{incarnation}/{file}"))
     }
 
-    /// The marker of the newest confirmed epoch, the only file that is ever replaced.
+    /// The marker of the newest confirmed epoch; it is replaced with every one.
     pub fn confirmed() -> FileName {
         FileName("confirmed".to_owned())
+    }
+
+    /// What is remembered of checkpoints, for people: lines are added to it, and now and then it is written anew.
+    pub fn history() -> FileName {
+        FileName("history.jsonl".to_owned())
     }
 
     /// The directory of the incarnation that a file of the cold store belongs to, relative like the name.

@@ -1,7 +1,7 @@
 //! The directory of one shard.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,21 @@ impl ShardStorage {
         }
         sync_directory(&directory)?;
         Ok(ShardStorage { directory })
+    }
+
+    /// The shard's directory as it is, to be looked at; `None` if there is none. Nothing is created.
+    pub fn existing(
+        root: &Path,
+        namespace: &str,
+        pipeline: &str,
+        shard: u32,
+    ) -> Result<Option<ShardStorage>, StorageError> {
+        let mut directory = root.to_owned();
+        for component in [namespace, pipeline, &shard.to_string()] {
+            check_component(component).map_err(|what| StorageError::name(component, what))?;
+            directory.push(component);
+        }
+        Ok(directory.is_dir().then_some(ShardStorage { directory }))
     }
 
     /// The path of a file, for messages.
@@ -234,7 +249,7 @@ impl ShardStorage {
         Ok(())
     }
 
-    /// Replaces a file's content atomically: a reader sees the old content or the new one. For `confirmed`.
+    /// Replaces a file's content atomically: a reader sees the old content or the new one. For `confirmed` and the history.
     pub fn replace(&self, name: &FileName, content: &[u8]) -> Result<(), StorageError> {
         let (target, parent) = self.target(name)?;
         let failed = |error| StorageError::io(&target, error);
@@ -242,6 +257,13 @@ impl ShardStorage {
         temporary.fill(|out| out.write_all(content)).map_err(failed)?;
         temporary.publish_over(&target).map_err(failed)?;
         sync_directory(&parent)
+    }
+
+    /// Adds to a file's end. Neither durable nor atomic: for what only people read.
+    pub fn append(&self, name: &FileName, content: &[u8]) -> Result<(), StorageError> {
+        let (target, _) = self.target(name)?;
+        let opened = OpenOptions::new().append(true).create(true).open(&target);
+        opened.and_then(|mut file| file.write_all(content)).map_err(|error| StorageError::io(&target, error))
     }
 
     /// The path of a file to be written and of its directory, which exists afterwards.

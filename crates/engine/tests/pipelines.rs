@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use onceflow_engine::config::{self, Defaults};
+use onceflow_engine::plan::explain::Explanation;
 use onceflow_engine::plan::{
     EventTimeFrom, Headers, Key, OnError, Plan, Restart, SinkTopic, SinkValue, Stream, UnknownFields,
 };
@@ -244,6 +245,25 @@ fn restart_strategies_are_the_pipelines_then_the_daemons_then_the_built_in() {
             .unwrap_or_else(|found| panic!("{found}"));
         assert_eq!(plan.restart, expected, "{pipeline} over {daemon}");
     }
+}
+
+#[test]
+fn plans_are_explained() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(std::path::absolute("tests/pipelines").unwrap());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for (name, text) in [("orders-per-user", PER_USER), ("orders-clean", CLEAN)] {
+            let explanation = Explanation::of(&compile(text));
+            insta::assert_snapshot!(format!("{name}.txt"), explanation.to_string());
+            insta::assert_snapshot!(format!("{name}.mermaid"), explanation.mermaid());
+            insta::assert_snapshot!(
+                format!("{name}.json"),
+                serde_json::to_string_pretty(&explanation).unwrap()
+            );
+        }
+    });
 }
 
 #[test]

@@ -3,10 +3,12 @@
 //! `cargo build --release --workspace` comes first: the binary under test is not built by `cargo test`. One scenario alone:
 //! `cargo test --release --workspace --test main kill_points::`.
 
+mod api;
 mod bad_records;
 mod bounded_runs;
 mod changes;
 mod command_line;
+mod connect;
 mod disorder;
 mod fencing;
 mod harness;

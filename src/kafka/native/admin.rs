@@ -10,6 +10,7 @@ use rdkafka_sys as sys;
 use sys::rd_kafka_admin_op_t as op;
 
 use super::super::errors::{Code, KafkaError, Result, code_of};
+use super::super::permissions::Operation;
 use super::client::Client;
 use super::{ErrorText, c_string, millis, raw, text};
 
@@ -28,6 +29,8 @@ pub(in crate::kafka) struct Description {
     pub id: Option<String>,
     /// The number of replicas of each partition, by partition number.
     pub replicas: Vec<usize>,
+    /// What this client may do with the topic, where that was asked for and the broker tells.
+    pub operations: Option<Vec<Operation>>,
 }
 
 /// A queue for the answers of one client's requests.
@@ -250,11 +253,16 @@ impl AdminQueue {
         }
     }
 
-    /// Describes a topic; `None` if there is none of this name.
+    /// Describes a topic, `with_operations` also what this client may do with it; `None` if there is none of this name.
     ///
     /// # Errors
     /// `Config` without permission, `Retry` without an answer.
-    pub fn describe_topic(&self, name: &str, timeout: Duration) -> Result<Option<Description>> {
+    pub fn describe_topic(
+        &self,
+        name: &str,
+        with_operations: bool,
+        timeout: Duration,
+    ) -> Result<Option<Description>> {
         let what = format!("describe topic {name}");
         let c_name = c_string(&what, name)?;
         let mut names: [*const c_char; 1] = [c_name.as_ptr()];
@@ -262,6 +270,14 @@ impl AdminQueue {
         let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) };
         let topics = NonNull::new(topics).map(Topics).ok_or_else(|| KafkaError::bug(&what, "no memory"))?;
         let options = self.options(&what, op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout)?;
+        if with_operations {
+            // SAFETY: live options. It refuses only requests that do not know this option; destroying null does nothing.
+            unsafe {
+                let refused =
+                    sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0.as_ptr(), 1);
+                sys::rd_kafka_error_destroy(refused);
+            }
+        }
         // SAFETY: all objects are alive during the call, which copies them.
         unsafe {
             sys::rd_kafka_DescribeTopics(
@@ -303,7 +319,11 @@ impl AdminQueue {
             let id = sys::rd_kafka_TopicDescription_topic_id(*results);
             let id =
                 (!id.is_null()).then(|| text(sys::rd_kafka_Uuid_base64str(id))).filter(|id| !id.is_empty());
-            Ok(Some(Description { id, replicas }))
+            let mut count = 0;
+            let numbers = raw::topic_operations(*results, &mut count);
+            let operations = (with_operations && !numbers.is_null())
+                .then(|| (0..count).filter_map(|i| Operation::from_number(*numbers.add(i))).collect());
+            Ok(Some(Description { id, replicas, operations }))
         }
     }
 

@@ -52,6 +52,11 @@ mod raw {
         pub fn topic_result_error(result: *const sys::rd_kafka_topic_result_t) -> c_int;
         #[link_name = "rd_kafka_ConfigResource_error"]
         pub fn config_resource_error(resource: *const sys::rd_kafka_ConfigResource_t) -> c_int;
+        #[link_name = "rd_kafka_TopicDescription_authorized_operations"]
+        pub fn topic_operations(
+            topic: *const sys::rd_kafka_TopicDescription_t,
+            count: *mut usize,
+        ) -> *const c_int;
         #[link_name = "rd_kafka_query_watermark_offsets"]
         pub fn query_watermark_offsets(
             rk: *mut sys::rd_kafka_t,

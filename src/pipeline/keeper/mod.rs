@@ -23,7 +23,7 @@ use onceflow_engine::state::extents::LiveExtents;
 use onceflow_engine::worker::Worker;
 use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
-use onceflow_protocol::{Decision, ErrorKind, TopicIdentity};
+use onceflow_protocol::{Decision, ErrorKind, Position, TopicIdentity};
 
 use super::context::{Context, SHARD};
 use super::kill_point::KillPoint;
@@ -222,6 +222,7 @@ impl Keeper {
 
     /// Notes the newest commit where it helps people and later starts; as far as that works, since the decision is what counts.
     fn confirm(&mut self, wait: Option<Duration>) -> Done {
+        self.write_history();
         let Some(decision) = self.unconfirmed.take() else { return Ok(()) };
         self.confirmed_at = Some(Instant::now());
         let content = serde_json::json!({
@@ -248,6 +249,13 @@ impl Keeper {
         Ok(())
     }
 
+    /// What only people read must not fail anything.
+    fn write_history(&mut self) {
+        if let Some(Err(error)) = self.storage.as_ref().map(|storage| self.context.history.write(storage)) {
+            tracing::debug!(%error, "the history of checkpoints could not be written");
+        }
+    }
+
     fn measure_cold(&mut self, bytes: u64) {
         self.context.metrics.state_bytes.add(bytes as i64 - self.cold_bytes);
         self.cold_bytes = bytes as i64;
@@ -262,14 +270,15 @@ impl Keeper {
         }
         self.measured_at = Some(Instant::now());
         if let Some(lag) = self.lag(Instant::now() + MEASURE_LIMIT) {
-            self.context.metrics.source_lag_records.set(lag);
+            self.context.metrics.source_lag_records.set(lag.iter().map(|(_, records)| records).sum());
+            self.context.view.lag(lag.into_iter());
         }
         self.look_at_topics(Instant::now() + MEASURE_LIMIT)
     }
 
-    /// Records between the newest commit and the ends of what is read, as far as the brokers tell in time.
-    fn lag(&self, deadline: Instant) -> Option<i64> {
-        let mut lag = 0;
+    /// Records between the newest commit and the end of each partition that is read, as far as the brokers tell in time.
+    fn lag(&self, deadline: Instant) -> Option<Vec<(&Position, i64)>> {
+        let mut lag = vec![];
         for at in &self.noted.as_ref()?.positions {
             let Some(source) = self.reads(&at.source, &at.topic) else { continue };
             if !self.assigned.contains(&(source, at.topic.clone(), at.partition)) {
@@ -278,7 +287,7 @@ impl Keeper {
             let reader = self.readers.get(self.context.cluster_of(source))?;
             let left = deadline.saturating_duration_since(Instant::now());
             let bounds = reader.beginning_and_stable_end(&at.topic, at.partition, left).ok()?;
-            lag += (bounds.end - at.next_offset.0).max(0);
+            lag.push((at, (bounds.end - at.next_offset.0).max(0)));
         }
         Some(lag)
     }

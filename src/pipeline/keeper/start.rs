@@ -129,8 +129,13 @@ impl Keeper {
 
     /// The files that may turn out to be orphans; what appears after this may be a successor's.
     pub(super) fn list_files(&mut self) -> Done {
-        let confirmed = FileName::confirmed();
-        let files = self.storage()?.list()?.into_iter().filter(|name| *name != confirmed);
+        let storage = self.storage()?;
+        if let Err(error) = self.context.history.read(&storage) {
+            tracing::warn!(%error, "the history of checkpoints cannot be read");
+        }
+        // These are no orphans, whatever happens.
+        let stay = [FileName::confirmed(), FileName::history()];
+        let files = storage.list()?.into_iter().filter(|name| !stay.contains(name));
         let files = files.map(|name| name.as_str().to_string()).collect();
         self.driver.event(Event::Listed(files));
         Ok(())

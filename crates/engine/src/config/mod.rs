@@ -9,6 +9,7 @@
 
 mod compile;
 mod document;
+pub mod keys;
 mod spec;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

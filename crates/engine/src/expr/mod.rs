@@ -111,6 +111,7 @@ impl Mistake {
 pub struct Expr {
     physical: Arc<dyn PhysicalExpr>,
     data_type: DataType,
+    sql: Arc<str>,
 }
 
 /// The value of an expression for every row of a batch.
@@ -123,14 +124,19 @@ pub struct Evaluated {
 }
 
 impl Expr {
-    /// Wraps a physical expression whose result has type `data_type`.
-    pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType) -> Expr {
-        Expr { physical, data_type }
+    /// Wraps a physical expression whose result has type `data_type`; `sql` is how it is spelled, for people.
+    pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType, sql: &str) -> Expr {
+        Expr { physical, data_type, sql: sql.into() }
+    }
+
+    /// The expression in one canonical spelling.
+    pub fn sql(&self) -> &str {
+        &self.sql
     }
 
     /// The column at `index` of a batch, as it is.
     pub fn column(name: &str, index: usize, data_type: DataType) -> Expr {
-        Expr::new(Arc::new(Column::new(name, index)), data_type)
+        Expr::new(Arc::new(Column::new(name, index)), data_type, name)
     }
 
     /// Type of the values.

@@ -59,7 +59,7 @@ impl Typed {
     pub fn build(&self, schema: &Schema) -> Result<Expr, String> {
         let schema = DFSchema::try_from(schema.clone()).map_err(|error| readable(&error))?;
         let physical = physical(&self.logical, &schema).map_err(|error| readable(&error))?;
-        Ok(Expr::new(physical, self.data_type.clone()))
+        Ok(Expr::new(physical, self.data_type.clone(), &self.sql))
     }
 }
 

@@ -14,6 +14,8 @@
 
 mod pattern;
 
+pub mod explain;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

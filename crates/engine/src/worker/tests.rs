@@ -44,7 +44,7 @@ fn orders(name: &str, on_error: OnError) -> Source {
 }
 
 fn expr(sql: Sql, schema: &Schema, data_type: DataType) -> Expr {
-    Expr::new(logical2physical(&sql, schema), data_type)
+    Expr::new(logical2physical(&sql, schema), data_type, "")
 }
 
 /// A step that passes everything through.

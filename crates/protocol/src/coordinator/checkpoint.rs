@@ -11,7 +11,7 @@ use crate::time::Frontiers;
 use super::firing::{Reach, TimeInput, frontier, next_to_fire, source_reach};
 use super::{
     BarrierReport, Coordinator, Effect, Failure, FiredReport, FrozenReport, KeptSnapshot, Load, Outcome,
-    PartitionReport, Phase, SnapshotDraft,
+    PartitionReport, Phase, SnapshotDraft, Trigger,
 };
 
 /// Pause before a snapshot that failed is written again, milliseconds.
@@ -20,6 +20,8 @@ const WRITE_AGAIN_MS: u64 = 1000;
 /// The checkpoint under way, and what the last one left.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoint {
+    /// Why it was begun.
+    pub trigger: Trigger,
     triggered_ms: u64,
     ended_ms: u64,
     /// Counts that the run began with; the workers count from there.
@@ -88,23 +90,41 @@ impl Checkpoint {
 
 impl Coordinator {
     pub(super) fn trigger_if_due(&mut self, now_ms: u64, load: Load, effects: &mut Vec<Effect>) {
-        let checkpoint = &self.checkpoint;
-        let paused = now_ms < checkpoint.ended_ms.saturating_add(self.settings.min_pause_ms);
-        let due = now_ms >= checkpoint.triggered_ms.saturating_add(self.settings.interval_ms)
-            || load.records >= self.settings.max_records
-            || load.output_bytes >= self.settings.max_bytes;
-        // Memory, a request, a pass that was cut short and the end of a bounded run do not wait for the pause.
-        let at_once = load.pressure
-            || self.triggered
-            || checkpoint.pass.cut
-            || self.renews()
-            || (load.finished && self.bounded);
-        if at_once || (due && !paused) {
-            self.barrier(now_ms, effects);
+        if let Some(trigger) = self.due(now_ms, load) {
+            self.barrier(now_ms, trigger, effects);
         }
     }
 
-    pub(super) fn barrier(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    /// Why a checkpoint is due, if one is. Memory, a request, a pass that was cut short and the end of a bounded run do not wait for the
+    /// pause.
+    fn due(&self, now_ms: u64, load: Load) -> Option<Trigger> {
+        let checkpoint = &self.checkpoint;
+        if self.triggered {
+            return Some(Trigger::Request);
+        } else if load.pressure {
+            return Some(Trigger::Memory);
+        } else if checkpoint.pass.cut {
+            return Some(Trigger::Continuation);
+        } else if self.renews() {
+            return Some(Trigger::Renewal);
+        } else if load.finished && self.bounded {
+            return Some(Trigger::End);
+        } else if now_ms < checkpoint.ended_ms.saturating_add(self.settings.min_pause_ms) {
+            return None;
+        }
+        if now_ms >= checkpoint.triggered_ms.saturating_add(self.settings.interval_ms) {
+            Some(Trigger::Interval)
+        } else if load.records >= self.settings.max_records {
+            Some(Trigger::Records)
+        } else if load.output_bytes >= self.settings.max_bytes {
+            Some(Trigger::Bytes)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn barrier(&mut self, now_ms: u64, trigger: Trigger, effects: &mut Vec<Effect>) {
+        self.checkpoint.trigger = trigger;
         self.triggered = false;
         self.checkpoint.triggered_ms = now_ms;
         self.checkpoint.reports.clear();
@@ -374,7 +394,7 @@ impl Coordinator {
         }
         self.enter(Phase::Running, now_ms, None);
         if self.stopping {
-            self.barrier(now_ms, effects);
+            self.barrier(now_ms, Trigger::Stop, effects);
         }
     }
 

@@ -102,6 +102,47 @@ pub enum Event {
     Refused(String),
 }
 
+/// Why a checkpoint was begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trigger {
+    /// The interval has passed.
+    #[default]
+    Interval,
+    /// So many records were read.
+    Records,
+    /// So much output was written.
+    Bytes,
+    /// State has outgrown its memory.
+    Memory,
+    /// Someone asked for it.
+    Request,
+    /// The last one left windows unfired, as they would have outlasted its transaction.
+    Continuation,
+    /// The sources have changed, and a new run is to find what was added.
+    Renewal,
+    /// A bounded run, or a drain, has come to its end.
+    End,
+    /// The pipeline stops.
+    Stop,
+}
+
+impl Trigger {
+    /// Its name, as operators see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Interval => "interval",
+            Trigger::Records => "records",
+            Trigger::Bytes => "bytes",
+            Trigger::Memory => "memory",
+            Trigger::Request => "request",
+            Trigger::Continuation => "continuation",
+            Trigger::Renewal => "renewal",
+            Trigger::End => "end",
+            Trigger::Stop => "stop",
+        }
+    }
+}
+
 /// How busy the workers are since the last barrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {

@@ -147,6 +147,11 @@ impl Coordinator {
         &self.frontiers
     }
 
+    /// Why the newest checkpoint was begun.
+    pub fn trigger(&self) -> Trigger {
+        self.checkpoint.trigger
+    }
+
     /// Takes an event in and says what to do. After [`Effect::End`] nothing more comes.
     pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Effect> {
         let mut effects = vec![];
@@ -246,7 +251,7 @@ impl Coordinator {
     fn stop(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         self.stopping = true;
         match self.phase {
-            Phase::Running => self.barrier(now_ms, effects),
+            Phase::Running => self.barrier(now_ms, Trigger::Stop, effects),
             phase if phase.has_workers() => {}
             // Nothing was consumed since the last decision that could still be committed.
             _ => self.end(Outcome::Done, effects),

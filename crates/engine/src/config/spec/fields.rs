@@ -38,6 +38,8 @@ impl<'n> Fields<'n> {
 
     /// The value of `key`, which must be there.
     pub fn require(&mut self, key: &'static str, found: &mut Vec<Diagnostic>) -> Option<&'n Node> {
+        #[cfg(test)]
+        super::heard::required(self.what, key);
         let node = self.get(key);
         if node.is_none() {
             found.push(Diagnostic::new(Code::MissingKey, self.at, format!("{} needs `{key}`", self.what)));
@@ -54,6 +56,8 @@ impl<'n> Fields<'n> {
 
     /// Reports the keys that have not been asked for.
     pub fn finish(self, found: &mut Vec<Diagnostic>) {
+        #[cfg(test)]
+        super::heard::section(self.what, &self.known);
         for (key, _) in self.entries {
             if !self.known.contains(&key.name.as_str()) {
                 let message = format!("unknown key `{}` in {}", key.name, self.what);

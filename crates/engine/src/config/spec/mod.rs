@@ -5,6 +5,8 @@
 //! the compiler then works with what is left, so that one run finds the mistakes of the whole file.
 
 mod fields;
+#[cfg(test)]
+pub(super) mod heard;
 mod settings;
 mod sinks;
 mod sources;

@@ -134,6 +134,8 @@ pub fn word<T: Copy>(
     later: &[&str],
     found: &mut Vec<Diagnostic>,
 ) -> Option<Spanned<T>> {
+    #[cfg(test)]
+    super::heard::words(what, words.iter().map(|(word, _)| *word));
     let text = text(node, what, found)?;
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
         return Some(Spanned { value: *value, span: text.span });

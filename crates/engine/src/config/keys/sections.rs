@@ -1,0 +1,441 @@
+//! Every section of a pipeline file.
+
+use super::Form::{
+    Duration, Either, List, Map, Matching, Number, OneOrMore, Section as Of, SignedDuration, Size, Sql, Text,
+    Words,
+};
+use super::{Key, Section};
+
+const TOPIC: &str = "^[a-zA-Z0-9._-]{1,249}$";
+/// A topic, or a regular expression, which begins with `^`.
+const TOPICS: &str = r"^(\^.*|[a-zA-Z0-9._-]{1,249})$";
+/// One character.
+const CHARACTER: &str = "^.$";
+
+/// A pipeline file.
+pub static PIPELINE: Section = Section {
+    id: "pipeline",
+    what: "a pipeline",
+    one_of: &[],
+    keys: &[
+        Key::new(
+            "pipeline",
+            Matching("^[a-z0-9-]{1,100}$"),
+            "The pipeline's name: group, transactional id and control topic are named after it. A renamed pipeline is a new one.",
+        )
+        .required(),
+        Key::new("kafka", Of(&KAFKA), "How to reach the cluster. What is missing comes from the daemon's defaults."),
+        Key::new("sources", Map(&Of(&SOURCE)), "What is read, by name.").required(),
+        Key::new("steps", Map(&Of(&STEP)), "What is done with it, by name. `from` makes the graph."),
+        Key::new("sinks", Map(&Of(&SINK)), "What is written, by name.").required(),
+        Key::new("dead_letter", Of(&DEAD_LETTER), "Where records go that cannot be used."),
+        Key::new("parallelism", Number(1, 256), "Worker threads.").default("1"),
+        Key::new("checkpoint", Of(&CHECKPOINT), "When a checkpoint is taken, and where it is kept."),
+        Key::new("restart", Either(&[Of(&EXPONENTIAL), Of(&FIXED), Of(&FAILURE_RATE), Of(&NO_RESTART)]), "What happens after a failure that may go away by itself."),
+        Key::new("state", Of(&STATE), "Where the state of open windows lives."),
+    ],
+};
+
+static KAFKA: Section = Section {
+    id: "kafka",
+    what: "`kafka`",
+    one_of: &[],
+    keys: &[
+        Key::new("bootstrap_servers", Text, "`host:port` of one broker or several, with commas between."),
+        Key::new(
+            "properties",
+            Map(&Text),
+            "Properties of librdkafka by their own names, security included. Those that the guarantee needs are refused.",
+        ),
+        Key::new(
+            "ids",
+            Of(&IDS),
+            "Names in place of those made from namespace and pipeline, for prefix ACLs.",
+        ),
+    ],
+};
+
+/// A cluster of its own, which a source can have.
+static SOURCE_KAFKA: Section = Section {
+    id: "source_kafka",
+    what: "`kafka`",
+    one_of: &[&["bootstrap_servers"]],
+    keys: &[
+        Key::new("bootstrap_servers", Text, "`host:port` of one broker or several, with commas between."),
+        Key::new(
+            "properties",
+            Map(&Text),
+            "Properties of librdkafka for this cluster; the pipeline's are not used for it.",
+        ),
+    ],
+};
+
+static IDS: Section = Section {
+    id: "ids",
+    what: "`ids`",
+    one_of: &[],
+    keys: &[
+        Key::new("group_id", Text, "The consumer group, which only names the offsets for lag tools.")
+            .default("{namespace}.{pipeline}"),
+        Key::new("transactional_id", Text, "What transactional ids begin with; a shard's number follows.")
+            .default("{namespace}.{pipeline}"),
+        Key::new("control_topic", Matching(TOPIC), "The topic of claims and decisions.")
+            .default("{namespace}.{pipeline}.control"),
+    ],
+};
+
+static SOURCE: Section = Section {
+    id: "source",
+    what: "a source",
+    one_of: &[],
+    keys: &[
+        Key::new("kafka", Of(&SOURCE_KAFKA), "The cluster to read from.").default("the pipeline's"),
+        Key::new(
+            "topics",
+            List(&Matching(TOPICS)),
+            "Topics to read, by name or by a regular expression that begins with `^`.",
+        )
+        .required(),
+        Key::new(
+            "start",
+            Either(&[Words(&["earliest", "latest"]), Of(&START)]),
+            "Where to begin, only where there is no checkpoint.",
+        )
+        .default("earliest"),
+        Key::new(
+            "format",
+            Either(&[Words(&["json", "csv", "raw"]), Of(&SOURCE_FORMAT)]),
+            "How a record's value is written.",
+        )
+        .required(),
+        Key::new(
+            "schema",
+            Map(&Either(&[Text, Of(&COLUMN)])),
+            "Columns and their SQL types: `user_id: varchar not null`.",
+        )
+        .required(),
+        Key::new("event_time", Of(&EVENT_TIME), "What a record's event time is.")
+            .default("the Kafka record's timestamp"),
+        Key::new("watermark", Of(&WATERMARK), "How far time has got, for windows."),
+        Key::new(
+            "unknown_fields",
+            Words(&["ignore", "keep", "error"]),
+            "What happens to members that the schema does not name; `keep` writes them again.",
+        )
+        .default("ignore"),
+        Key::new(
+            "tombstones",
+            Words(&["error", "skip", "pass"]),
+            "What happens to a record without a value; `pass` writes it to every sink of the source.",
+        )
+        .default("error"),
+        Key::new(
+            "on_error",
+            Words(&["fail", "drop", "dead_letter", "stream"]),
+            "What happens to a record that cannot be decoded, evaluated or encoded.",
+        )
+        .default("fail"),
+    ],
+};
+
+static START: Section = Section {
+    id: "start",
+    what: "`start`",
+    one_of: &[],
+    keys: &[Key::new(
+        "timestamp",
+        Text,
+        "The first record with this Kafka timestamp or a later one: `2026-01-01T00:00:00Z`.",
+    )
+    .required()],
+};
+
+static SOURCE_FORMAT: Section = Section {
+    id: "source_format",
+    what: "`format`",
+    one_of: &[],
+    keys: &[
+        Key::new("type", Words(&["json", "csv", "raw"]), "The format's name.").required(),
+        Key::new("delimiter", Matching(CHARACTER), "CSV: the character between fields.").default("a comma"),
+        Key::new("quote", Matching(CHARACTER), "CSV: the character around fields.").default("a double quote"),
+        Key::new("null_text", Text, "CSV: the text of a field that is NULL.").default("nothing"),
+    ],
+};
+
+static COLUMN: Section = Section {
+    id: "column",
+    what: "a column",
+    one_of: &[],
+    keys: &[
+        Key::new("type", Text, "Its SQL type, perhaps with `not null`.").required(),
+        Key::new("path", Text, "Members of nested objects, with dots between: `customer.address.country`.")
+            .default("the column's name"),
+    ],
+};
+
+static EVENT_TIME: Section = Section {
+    id: "event_time",
+    what: "`event_time`",
+    one_of: &[],
+    keys: &[
+        Key::new("column", Text, "A column of integers or timestamps.").required(),
+        Key::new("unit", Words(&["s", "ms", "us", "ns"]), "What an integer counts since 1970."),
+        Key::new(
+            "max_ahead",
+            Duration,
+            "How far it may be ahead of the Kafka record's timestamp; more is an error of the record.",
+        ),
+    ],
+};
+
+static WATERMARK: Section = Section {
+    id: "watermark",
+    what: "`watermark`",
+    one_of: &[],
+    keys: &[
+        Key::new("delay", Duration, "How far records may be out of order.").default("0s"),
+        Key::new(
+            "idle_after",
+            Duration,
+            "After how long without records a partition no longer holds the others back.",
+        )
+        .default("never"),
+    ],
+};
+
+static STEP: Section = Section {
+    id: "step",
+    what: "a step",
+    one_of: &[],
+    keys: &[
+        Key::new(
+            "from",
+            OneOrMore(&Text),
+            "A source or an earlier step; several are a union of what agrees by name and type.",
+        )
+        .required(),
+        Key::new("where", Sql, "Keeps the rows for which this is true."),
+        Key::new("select", Map(&Sql), "Replaces all columns by these."),
+        Key::new("set", Map(&Sql), "Adds columns or replaces them, and keeps the rest."),
+        Key::new("unset", OneOrMore(&Text), "Removes columns, and keeps the rest."),
+        Key::new(
+            "window",
+            Of(&WINDOW),
+            "Collects rows by event time, `[start, end)`, aligned to 1970 in UTC.",
+        )
+        .needs(&["group_by", "aggregate"]),
+        Key::new(
+            "group_by",
+            Either(&[Text, List(&Text), Map(&Sql)]),
+            "The window's groups: columns, or names with expressions.",
+        )
+        .needs(&["window"]),
+        Key::new("aggregate", Map(&Sql), "What is computed for each group: `total: sum(amount)`.")
+            .needs(&["window"]),
+        Key::new("having", Sql, "Keeps the results for which this is true.").needs(&["window"]),
+        Key::new("allowed_lateness", Duration, "How long after its end a window still takes rows.")
+            .default("0s")
+            .needs(&["window"]),
+        Key::new("emit", Words(&["final"]), "When a window's results are written: once, when it closes.")
+            .default("final")
+            .needs(&["window"]),
+        Key::new(
+            "late",
+            Words(&["dead_letter", "drop", "stream"]),
+            "What happens to rows whose windows are all closed.",
+        )
+        .default("dead_letter, where the pipeline has one")
+        .needs(&["window"]),
+    ],
+};
+
+static WINDOW: Section = Section {
+    id: "window",
+    what: "`window`",
+    one_of: &[],
+    keys: &[
+        Key::new("tumbling", Duration, "One window after the other, each this long."),
+        Key::new("hopping", Duration, "Windows of this length, a new one `every` so often.")
+            .needs(&["every"]),
+        Key::new("every", Duration, "How often a hopping window begins; it divides the length.")
+            .needs(&["hopping"]),
+        Key::new("offset", SignedDuration, "Shifts all windows: with `8h` days begin at 08:00 UTC.")
+            .default("0s"),
+    ],
+};
+
+static SINK: Section = Section {
+    id: "sink",
+    what: "a sink",
+    one_of: &[&["topic"], &["topic_from"]],
+    keys: &[
+        Key::new(
+            "from",
+            Text,
+            "The source or step whose rows are written, or `STEP.late`, or `SOURCE.errors`.",
+        )
+        .required(),
+        Key::new(
+            "topic",
+            Matching(TOPIC),
+            "The topic; it must exist, unless `create` says how it is created.",
+        ),
+        Key::new("topic_from", Text, "A text column that names the topic.").needs(&["allowed_topics"]),
+        Key::new("allowed_topics", List(&Matching(TOPIC)), "Every topic that the column may name.")
+            .needs(&["topic_from"]),
+        Key::new("create", Of(&CREATE), "How a topic is created that does not exist."),
+        Key::new(
+            "key",
+            OneOrMore(&Text),
+            "The record's key: one varchar column is its bytes, several are a JSON object.",
+        )
+        .default("the groups of a windowed step, else the incoming key"),
+        Key::new(
+            "key_format",
+            Words(&["text", "json", "raw"]),
+            "How the key is written; `raw` is as Kafka's serializers for Java do.",
+        ),
+        Key::new("where", Sql, "Writes only the rows for which this is true."),
+        Key::new(
+            "headers",
+            Either(&[Words(&["forward", "none"]), Map(&Sql)]),
+            "The record's headers: those of the source record, none, or names with expressions.",
+        )
+        .default("forward, where there is a source record"),
+        Key::new("timestamp", Sql, "The record's timestamp, milliseconds or a timestamp.")
+            .default("the event time, or a millisecond before the end of the window"),
+        Key::new("partition", Sql, "The record's partition.").default("by the key"),
+        Key::new(
+            "format",
+            Either(&[Words(&["json", "csv", "raw"]), Of(&FORMAT)]),
+            "How a row is written; `raw` is its one column, or an errors record as it came.",
+        )
+        .required(),
+    ],
+};
+
+static FORMAT: Section = Section {
+    id: "format",
+    what: "`format`",
+    one_of: &[],
+    keys: &[
+        Key::new("type", Words(&["json", "csv", "raw"]), "The format's name.").required(),
+        Key::new("timestamps", Words(&["rfc3339", "epoch_ms"]), "How timestamps are written.")
+            .default("rfc3339"),
+        Key::new("decimals", Words(&["number", "string"]), "How decimals are written.").default("number"),
+        Key::new("delimiter", Matching(CHARACTER), "CSV: the character between fields.").default("a comma"),
+        Key::new("quote", Matching(CHARACTER), "CSV: the character around fields.").default("a double quote"),
+        Key::new("null_text", Text, "CSV: the text of a field that is NULL.").default("nothing"),
+    ],
+};
+
+static DEAD_LETTER: Section = Section {
+    id: "dead_letter",
+    what: "`dead_letter`",
+    one_of: &[],
+    keys: &[
+        Key::new(
+            "topic",
+            Matching(TOPIC),
+            "The topic; it must exist, unless `create` says how it is created.",
+        )
+        .required(),
+        Key::new("create", Of(&CREATE), "How it is created if it does not exist."),
+    ],
+};
+
+static CREATE: Section = Section {
+    id: "create",
+    what: "`create`",
+    one_of: &[],
+    keys: &[
+        Key::new("partitions", Number(1, 100_000), "Partitions.").default("the brokers'"),
+        Key::new("replication_factor", Number(1, 32_767), "Replicas of each.").default("the brokers'"),
+        Key::new("config", Map(&Text), "Settings of the topic that differ from the brokers'."),
+    ],
+};
+
+static CHECKPOINT: Section = Section {
+    id: "checkpoint",
+    what: "`checkpoint`",
+    one_of: &[],
+    keys: &[
+        Key::new("interval", Duration, "Time between checkpoints; results become readable with them.").default("1s"),
+        Key::new("max_records", Number(1, u64::MAX), "Records after which one is taken earlier.").default("1000000"),
+        Key::new("max_bytes", Size, "Bytes of output after which one is taken earlier.").default("64MiB"),
+        Key::new("timeout", Duration, "How long one may take.").default("60s"),
+        Key::new("min_pause", Duration, "Least time from the end of one to the next.").default("0s"),
+        Key::new(
+            "tolerable_failures",
+            Number(0, 1000),
+            "How often writing one snapshot may fail before everything since the last checkpoint is done again.",
+        )
+        .default("0"),
+        Key::new(
+            "storage",
+            Matching("^file:///"),
+            "The URL of a directory for snapshots.",
+        )
+        .default("file:///var/lib/onceflow/checkpoints"),
+        Key::new("retained", Number(1, 1000), "Snapshots kept.").default("3"),
+    ],
+};
+
+static EXPONENTIAL: Section = Section {
+    id: "restart_exponential",
+    what: "`restart`",
+    one_of: &[],
+    keys: &[
+        Key::new("strategy", Words(&["exponential"]), "The pause doubles from failure to failure.")
+            .default("exponential"),
+        Key::new("initial", Duration, "The first pause.").default("1s"),
+        Key::new("max", Duration, "The longest pause.").default("60s"),
+    ],
+};
+
+static FIXED: Section = Section {
+    id: "restart_fixed",
+    what: "`restart`",
+    one_of: &[&["strategy"]],
+    keys: &[
+        Key::new("strategy", Words(&["fixed"]), "So many starts in a row without a commit, and no more."),
+        Key::new("attempts", Number(1, 1_000_000), "How many.").default("3"),
+        Key::new("delay", Duration, "The pause before each.").default("10s"),
+    ],
+};
+
+static FAILURE_RATE: Section = Section {
+    id: "restart_failure_rate",
+    what: "`restart`",
+    one_of: &[&["strategy"]],
+    keys: &[
+        Key::new("strategy", Words(&["failure_rate"]), "It ends where failures come too often."),
+        Key::new("failures", Number(1, 1_000_000), "How many are tolerated.").default("3"),
+        Key::new("per", Duration, "Within which time.").default("10m"),
+        Key::new("delay", Duration, "The pause before each start.").default("10s"),
+    ],
+};
+
+static NO_RESTART: Section = Section {
+    id: "restart_none",
+    what: "`restart`",
+    one_of: &[&["strategy"]],
+    keys: &[Key::new("strategy", Words(&["none"]), "The first failure ends the pipeline.")],
+};
+
+static STATE: Section = Section {
+    id: "state",
+    what: "`state`",
+    one_of: &[],
+    keys: &[
+        Key::new("backend", Words(&["rocksdb", "memory"]), "Where state goes that `memory` cannot hold.")
+            .default("rocksdb"),
+        Key::new(
+            "dir",
+            Text,
+            "A working directory of this machine; its content is thrown away at every start.",
+        )
+        .default("/var/lib/onceflow/state"),
+        Key::new("memory", Size, "The budget of state, held output and caches.").default("256MiB"),
+    ],
+};

@@ -1,0 +1,141 @@
+//! An explanation for a terminal.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::human::{duration, size};
+use super::{ExplainedColumn, ExplainedSink, ExplainedSource, ExplainedStep, ExplainedWindow, Explanation};
+
+impl Display for Explanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let workers = if self.parallelism == 1 { "worker" } else { "workers" };
+        writeln!(f, "pipeline {}: {} {workers}", self.pipeline, self.parallelism)?;
+        for source in &self.sources {
+            source.write(f)?;
+        }
+        for step in &self.steps {
+            step.write(f)?;
+        }
+        for sink in &self.sinks {
+            sink.write(f)?;
+        }
+        writeln!(f)?;
+        if let Some(topic) = &self.dead_letter {
+            writeln!(f, "dead letters → topic {topic}")?;
+        }
+        let checkpoint = &self.checkpoint;
+        let every = duration(checkpoint.interval_ms as i64);
+        writeln!(f, "checkpoint every {every}, {} kept in {}", checkpoint.retained, checkpoint.storage)?;
+        match &self.state {
+            None => writeln!(f, "state: none"),
+            Some(state) => {
+                let memory = size(state.memory_bytes);
+                writeln!(f, "state: {memory} of memory, beyond that {} in {}", state.backend, state.dir)
+            }
+        }
+    }
+}
+
+/// A line under a heading.
+fn line(f: &mut Formatter<'_>, label: &str, text: impl Display) -> fmt::Result {
+    writeln!(f, "  {label:<11} {text}")
+}
+
+/// A line for each column, the label before the first.
+fn lines(f: &mut Formatter<'_>, label: &str, columns: &[ExplainedColumn]) -> fmt::Result {
+    for (i, column) in columns.iter().enumerate() {
+        line(f, if i == 0 { label } else { "" }, column)?;
+    }
+    Ok(())
+}
+
+impl Display for ExplainedColumn {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.sql_type)?;
+        if let Some(path) = &self.path {
+            write!(f, " at {path}")?;
+        }
+        match &self.sql {
+            Some(sql) if *sql != self.name => write!(f, " = {sql}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ExplainedSource {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nsource {} ← {}", self.name, self.topics.join(", "))?;
+        if let Some(servers) = &self.bootstrap_servers {
+            line(f, "cluster", servers)?;
+        }
+        line(
+            f,
+            "format",
+            format!(
+                "{}, undeclared members: {}, null values: {}",
+                self.format, self.unknown_fields, self.tombstones
+            ),
+        )?;
+        line(f, "start", &self.start)?;
+        lines(f, "reads", &self.reads)?;
+        line(f, "event time", &self.event_time)?;
+        let idle = self.idle_after_ms.map(|ms| format!(", idle after {}", duration(ms as i64)));
+        let delay = duration(self.watermark_delay_ms);
+        line(f, "watermark", format!("{delay} behind{}", idle.unwrap_or_default()))?;
+        line(f, "on error", self.on_error)
+    }
+}
+
+impl ExplainedStep {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nstep {} ← {}", self.name, self.from.join(", "))?;
+        if let Some(filter) = &self.filter {
+            line(f, "where", filter)?;
+        }
+        lines(f, "select", self.select.as_deref().unwrap_or_default())?;
+        match &self.window {
+            Some(window) => window.write(f)?,
+            None if self.select.is_none() => lines(f, "rows", &self.rows)?,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+impl ExplainedWindow {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (size, every) = (duration(self.size_ms), duration(self.every_ms));
+        let shape = match self.size_ms == self.every_ms {
+            true => format!("tumbling {size}"),
+            false => format!("hopping {size} every {every}"),
+        };
+        let shape = match self.offset_ms {
+            0 => shape,
+            offset => format!("{shape}, shifted by {}", duration(offset)),
+        };
+        line(f, "window", format!("{shape}, closes {} after its end", duration(self.allowed_lateness_ms)))?;
+        lines(f, "group by", &self.group_by)?;
+        lines(f, "aggregate", &self.aggregate)?;
+        if let Some(having) = &self.having {
+            line(f, "having", having)?;
+        }
+        line(f, "late rows", self.late)?;
+        let kept = duration(self.pane_kept_ms);
+        line(f, "state", format!("a row for each group and pane of {every}, for {kept} of event time"))
+    }
+}
+
+impl ExplainedSink {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nsink {} ← {} → topic {}", self.name, self.from, self.topics.join(", "))?;
+        if let Some(column) = &self.topic_from {
+            line(f, "topic from", column)?;
+        }
+        if let Some(filter) = &self.filter {
+            line(f, "where", filter)?;
+        }
+        line(f, "key", &self.key)?;
+        line(f, "headers", &self.headers)?;
+        line(f, "format", self.format)?;
+        lines(f, "rows", &self.rows)
+    }
+}

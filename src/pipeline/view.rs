@@ -1,0 +1,241 @@
+//! How a pipeline is doing, as the API shows it: written by the driver at barriers and commits, by the keeper where it measures, read by
+//! whoever asks.
+
+use std::sync::{Mutex, MutexGuard};
+
+use onceflow_protocol::{Counts, Decision, Frontiers, Position};
+use serde::{Deserialize, Serialize};
+
+use super::context::wall_clock_ms;
+
+/// What is known of a pipeline beside its state. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// When the pipeline was started in this process.
+    pub started_ms: i64,
+    /// Since when it runs without a failure; none while it does not.
+    pub running_since_ms: Option<i64>,
+    /// Who took it over.
+    pub fenced_by: Option<String>,
+    /// Runs given up since it was started.
+    pub restarts: u64,
+    /// Why the newest of them was.
+    pub last_failure: Option<LastFailure>,
+    /// The newest committed epoch.
+    pub epoch: Option<u64>,
+    /// When it was committed, if that was in this process.
+    pub committed_ms: Option<i64>,
+    /// Records that wait in the sources, when last measured; none before.
+    pub lag_records: Option<i64>,
+    /// The smallest watermark of the partitions that count.
+    pub watermark_ms: Option<i64>,
+    /// What became of the records, over the life of the pipeline, up to the newest commit.
+    pub counts: Counts,
+    /// Source partitions.
+    pub partitions: Vec<PartitionProgress>,
+    /// Windowed steps.
+    pub steps: Vec<StepProgress>,
+}
+
+/// A failure that was answered with a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// When.
+    pub at_ms: i64,
+    /// What kind of error.
+    pub kind: String,
+    /// What happened.
+    pub reason: String,
+}
+
+/// A source partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionProgress {
+    /// Its source.
+    pub source: String,
+    /// Topic.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// The offset to read next, as of the newest barrier.
+    pub next_offset: i64,
+    /// Records behind that, when last measured.
+    pub lag_records: Option<i64>,
+    /// Its watermark.
+    pub watermark_ms: Option<i64>,
+    /// Whether it is at its end and silent, so that it holds nobody back.
+    pub idle: bool,
+}
+
+/// A windowed step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepProgress {
+    /// Its name.
+    pub name: String,
+    /// Windows that end at or before this have fired; none before the first.
+    pub fired_ms: Option<i64>,
+    /// Windows that end at or before this are closed.
+    pub purged_ms: Option<i64>,
+}
+
+/// A [`Progress`] that several threads share.
+#[derive(Debug)]
+pub struct View {
+    progress: Mutex<Progress>,
+}
+
+impl View {
+    /// For a pipeline that is being started.
+    pub fn new() -> View {
+        let progress = Progress { started_ms: wall_clock_ms(), ..Progress::default() };
+        View { progress: Mutex::new(progress) }
+    }
+
+    /// How it is now.
+    pub fn read(&self) -> Progress {
+        self.lock().clone()
+    }
+
+    /// Everything that a run needs has started.
+    pub fn running(&self) {
+        self.lock().running_since_ms = Some(wall_clock_ms());
+    }
+
+    /// Another instance has taken over.
+    pub fn fenced(&self, by: &str) {
+        let mut progress = self.lock();
+        progress.running_since_ms = None;
+        progress.fenced_by = Some(by.to_owned());
+    }
+
+    /// A run was given up.
+    pub fn failed(&self, kind: &str, reason: &str) {
+        let mut progress = self.lock();
+        progress.running_since_ms = None;
+        progress.last_failure =
+            Some(LastFailure { at_ms: wall_clock_ms(), kind: kind.to_owned(), reason: reason.to_owned() });
+    }
+
+    /// The pipeline is started again after a failure.
+    pub fn restarts(&self) {
+        self.lock().restarts += 1;
+    }
+
+    /// It has come to its end.
+    pub fn ended(&self) {
+        self.lock().running_since_ms = None;
+    }
+
+    /// A position as of a barrier; `index` is its place among the positions.
+    pub fn at_barrier(&self, index: usize, position: &Position, idle: bool) {
+        let mut progress = self.lock();
+        let partition = progress.partition(index, position);
+        partition.next_offset = position.next_offset.0;
+        partition.watermark_ms = position.watermark.map(|watermark| watermark.0);
+        partition.idle = idle;
+    }
+
+    /// Every worker has come to the barrier; this is the smallest watermark that counts.
+    pub fn watermark(&self, watermark_ms: i64) {
+        self.lock().watermark_ms = Some(watermark_ms);
+    }
+
+    /// A decision is committed, or was found at the start (`now` is false then).
+    pub fn committed(&self, decision: &Decision, now: bool) {
+        let mut progress = self.lock();
+        progress.epoch = Some(decision.epoch.0);
+        progress.counts = decision.counts;
+        if now {
+            progress.committed_ms = Some(wall_clock_ms());
+        }
+        for (index, position) in decision.positions.iter().enumerate() {
+            let partition = progress.partition(index, position);
+            partition.next_offset = position.next_offset.0;
+            partition.watermark_ms = position.watermark.map(|watermark| watermark.0);
+        }
+    }
+
+    /// The windowed steps, with their names.
+    pub fn steps<'n>(&self, steps: impl Iterator<Item = (&'n str, Frontiers)>) {
+        let known = |instant: i64| (instant > Frontiers::START.fired).then_some(instant);
+        self.lock().steps = steps
+            .map(|(name, frontiers)| StepProgress {
+                name: name.to_owned(),
+                fired_ms: known(frontiers.fired),
+                purged_ms: known(frontiers.purged),
+            })
+            .collect();
+    }
+
+    /// Records behind each of these positions.
+    pub fn lag<'p>(&self, lags: impl Iterator<Item = (&'p Position, i64)>) {
+        let mut progress = self.lock();
+        let mut sum = 0;
+        for (index, (position, records)) in lags.enumerate() {
+            progress.partition(index, position).lag_records = Some(records);
+            sum += records;
+        }
+        progress.lag_records = Some(sum);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Progress {
+    /// The partition of a position, which is most often the one at `index`.
+    fn partition(&mut self, index: usize, of: &Position) -> &mut PartitionProgress {
+        let is = |known: &PartitionProgress| {
+            (known.partition, &known.topic, &known.source) == (of.partition, &of.topic, &of.source)
+        };
+        let place = self.partitions.get(index).filter(|known| is(known)).map(|_| index);
+        let place = place.or_else(|| self.partitions.iter().position(is)).unwrap_or_else(|| {
+            self.partitions.push(PartitionProgress {
+                source: of.source.clone(),
+                topic: of.topic.clone(),
+                partition: of.partition,
+                next_offset: of.next_offset.0,
+                lag_records: None,
+                watermark_ms: None,
+                idle: false,
+            });
+            self.partitions.len() - 1
+        });
+        &mut self.partitions[place]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onceflow_protocol::{NextOffset, Watermark};
+
+    use super::*;
+
+    #[test]
+    fn partitions_are_told_apart_and_lag_is_summed() {
+        let view = View::new();
+        let at = |source: &str, partition, next| Position {
+            source: source.to_owned(),
+            topic: "t".to_owned(),
+            partition,
+            next_offset: NextOffset(next),
+            watermark: Some(Watermark(next * 10)),
+        };
+        let positions = [at("a", 0, 5), at("a", 1, 6), at("b", 0, 7)];
+        for (index, position) in positions.iter().enumerate() {
+            view.at_barrier(index, position, index == 1);
+        }
+        view.lag(positions.iter().zip([1, 2, 4]));
+        assert_eq!(view.read().lag_records, Some(7));
+        // Whatever place it is said to have.
+        view.at_barrier(2, &at("a", 0, 9), false);
+        let progress = view.read();
+        let told: Vec<_> =
+            progress.partitions.iter().map(|at| (at.next_offset, at.watermark_ms, at.idle)).collect();
+        assert_eq!(told, [(9, Some(90), false), (6, Some(60), true), (7, Some(70), false)]);
+        view.steps([("w", Frontiers::START), ("v", Frontiers { fired: 60, purged: 50 })].into_iter());
+        let steps = view.read().steps;
+        assert_eq!((steps[0].fired_ms, steps[1].fired_ms, steps[1].purged_ms), (None, Some(60), Some(50)));
+    }
+}
