@@ -68,10 +68,10 @@ impl Leaders {
         for ((topic, partition), heard) in &self.partitions {
             let leader = statistics.topics.get(topic.as_ref());
             let leader = leader.and_then(|topic| topic.partitions.get(&partition.to_string()));
-            let mut brokers = statistics.brokers.values();
-            let leader =
-                leader.and_then(|partition| brokers.find(|broker| broker.nodeid == partition.leader));
-            if let Some(silent) = leader.and_then(Broker::silent) {
+            let Some(leader) = leader else { continue };
+            // The group's coordinator has an entry, and a connection, of its own.
+            let here = statistics.brokers.values().filter(|broker| broker.nodeid == leader.leader);
+            if let Some(silent) = here.filter_map(Broker::silent).min() {
                 heard.last_ms.fetch_max(now.saturating_sub(silent).as_millis() as u64, Relaxed);
             }
         }
@@ -124,7 +124,8 @@ mod tests {
         format!(
             r#"{{"name":"rdkafka#consumer-1","brokers":{{
                  "a:9092/1":{{"nodeid":1,"state":"{state}","rxidle":{rxidle},"toppars":{{}}}},
-                 "b:9092/2":{{"nodeid":2,"state":"UP","rxidle":90000}}}},
+                 "b:9092/2":{{"nodeid":2,"state":"UP","rxidle":90000}},
+                 "GroupCoordinator":{{"nodeid":1,"state":"UP","rxidle":-1}}}},
                "topics":{{"t":{{"topic":"t","partitions":{{
                  "0":{{"partition":0,"broker":1,"leader":1}},
                  "1":{{"partition":1,"broker":2,"leader":2}},
