@@ -27,6 +27,8 @@ pub struct Settings {
     pub tolerable_failures: u32,
     /// `on_error` of the source.
     pub on_error: &'static str,
+    /// `watermark.idle_after` of the source, as written in the file.
+    pub idle_after: &'static str,
 }
 
 impl Default for Settings {
@@ -40,6 +42,7 @@ impl Default for Settings {
             timeout: "60s",
             tolerable_failures: 0,
             on_error: "dead_letter",
+            idle_after: "10m",
         }
     }
 }
@@ -146,10 +149,11 @@ impl Scenario {
       weight: double not null
       ts: bigint not null
     event_time: {{ column: ts, unit: ms }}
-    watermark: {{ delay: 5s, idle_after: 10m }}
+    watermark: {{ delay: 5s, idle_after: {idle_after} }}
     on_error: {on_error}
 ",
             input = self.input(),
+            idle_after = settings.idle_after,
             on_error = settings.on_error,
         )
     }

@@ -7,9 +7,9 @@
 //! Connection::new(bootstrap_servers, &properties)             properties, checked; one per cluster
 //! check(&properties) -> Vec<(name, reason)>
 //!
-//! Reader::open(&connection, group_id, &[(topic, partition, next_offset)]) -> (Reader, Vec<PartitionQueue>)
+//! Reader::open(&connection, group_id, &[(topic, partition, next_offset)], idle_after) -> (Reader, Vec<PartitionQueue>)
 //!   PartitionQueue::poll(max, timeout) -> Fetched { batch: MessageBatch, reached_end: Option<i64> }
-//!                 ::next_offset()  ::topic()  ::partition()                           Send: goes to its worker
+//!                 ::next_offset()  ::topic()  ::partition()  ::is_heard()             Send: goes to its worker
 //!   MessageBatch::{len, offset(i), timestamp(i), key(i), value(i), size(i), headers(i, visit)}            Send
 //!   Reader::{poll_main, commit_offsets, committed, beginning_and_stable_end}
 //!
@@ -42,6 +42,8 @@ mod control_reader;
 mod control_topic;
 #[forbid(unsafe_code)]
 mod errors;
+#[forbid(unsafe_code)]
+mod leaders;
 mod native;
 #[forbid(unsafe_code)]
 mod permissions;

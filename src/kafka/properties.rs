@@ -157,6 +157,13 @@ impl Connection {
         conf
     }
 
+    /// For a consumer whose client tells how it is: see [`super::leaders`].
+    pub(super) fn watched_consumer(&self, group_id: &str, fetch_wait: Duration, every: Duration) -> Conf {
+        let mut conf = self.consumer(group_id, Isolation::Committed, fetch_wait);
+        conf.set("statistics.interval.ms", every.as_millis().to_string());
+        conf
+    }
+
     /// For the transactional producer.
     pub(super) fn producer(&self, settings: &ProducerSettings) -> Conf {
         // Below the smallest limit with room for the batch's framing. A user may want smaller batches, not larger.

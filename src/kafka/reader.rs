@@ -8,7 +8,7 @@
 //! - The next offset also moves over transaction markers: the end-of-partition event carries the position.
 //! - A position that is not in the log (retention, truncation) is an error that names it (`Data`), never a jump.
 //! - Trouble that the client repairs by itself (a broker away, a leader moving) is logged and not returned: a
-//!   partition that stands still shows in its lag, not as an error.
+//!   partition that stands still shows in its lag, not as an error, and in [`PartitionQueue::is_heard`].
 //!
 //! Recovery: none. After an error reader and queues are thrown away, and a new reader begins at the decided
 //! positions. Queues and batches keep the consumer alive; it goes with the last of them.
@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::errors::{Code, KafkaError, Result};
+use super::leaders::{self, Heard, Leaders};
 use super::native::{Client, MessageBatch, Partitions, Queue, Role};
 use super::properties::{Connection, Isolation};
 
@@ -38,6 +39,8 @@ const SCAN_FETCH_WAIT: Duration = Duration::from_millis(10);
 /// The consumer's main handle.
 pub struct Reader {
     client: Arc<Client>,
+    /// Where silence matters.
+    leaders: Option<Leaders>,
 }
 
 /// The queue of one assigned partition.
@@ -46,6 +49,8 @@ pub struct PartitionQueue {
     partition: i32,
     next_offset: i64,
     queue: Queue,
+    /// Where silence matters.
+    heard: Option<Arc<Heard>>,
 }
 
 /// What one poll brought.
@@ -72,7 +77,8 @@ pub type Offsets = Vec<(String, i32, Option<i64>)>;
 
 impl Reader {
     /// Opens a consumer on partitions, each at the next offset to read, with a queue for each in the same order.
-    /// The group is not joined.
+    /// The group is not joined. With `idle_after`, the shortest time after which the silence of one of them counts, the
+    /// consumer watches whether their leaders answer.
     ///
     /// # Errors
     /// `Config` for what librdkafka refuses. Brokers are not asked yet: what they object to comes through
@@ -81,9 +87,14 @@ impl Reader {
         connection: &Connection,
         group_id: &str,
         assignments: &[(&str, i32, i64)],
+        idle_after: Option<Duration>,
     ) -> Result<(Self, Vec<PartitionQueue>)> {
-        let conf = connection.consumer(group_id, Isolation::Committed, SOURCE_FETCH_WAIT);
-        let reader = Self { client: Client::new(Role::Consumer, &conf)? };
+        let conf = match idle_after {
+            None => connection.consumer(group_id, Isolation::Committed, SOURCE_FETCH_WAIT),
+            Some(after) => connection.watched_consumer(group_id, SOURCE_FETCH_WAIT, leaders::interval(after)),
+        };
+        let client = Client::new(Role::Consumer, &conf)?;
+        let mut reader = Self { client, leaders: idle_after.map(Leaders::new) };
         let queues = reader.assign(assignments)?;
         Ok((reader, queues))
     }
@@ -95,11 +106,11 @@ impl Reader {
     /// `Config` for what librdkafka refuses.
     pub fn idle(connection: &Connection, group_id: &str, isolation: Isolation) -> Result<Self> {
         let conf = connection.consumer(group_id, isolation, SCAN_FETCH_WAIT);
-        Ok(Self { client: Client::new(Role::Consumer, &conf)? })
+        Ok(Self { client: Client::new(Role::Consumer, &conf)?, leaders: None })
     }
 
     /// Splits off the queues and then assigns, once per consumer.
-    pub(super) fn assign(&self, assignments: &[(&str, i32, i64)]) -> Result<Vec<PartitionQueue>> {
+    pub(super) fn assign(&mut self, assignments: &[(&str, i32, i64)]) -> Result<Vec<PartitionQueue>> {
         let queues = assignments
             .iter()
             .map(|&(topic, partition, next_offset)| {
@@ -111,7 +122,9 @@ impl Reader {
                     ));
                 }
                 let queue = Queue::of_partition(&self.client, topic, partition)?;
-                Ok(PartitionQueue { topic: Arc::from(topic), partition, next_offset, queue })
+                let topic: Arc<str> = Arc::from(topic);
+                let heard = self.leaders.as_mut().map(|leaders| leaders.watch(Arc::clone(&topic), partition));
+                Ok(PartitionQueue { topic, partition, next_offset, queue, heard })
             })
             .collect::<Result<Vec<_>>>()?;
         Partitions::new(assignments.iter().copied())?.assign(&self.client)?;
@@ -137,6 +150,9 @@ impl Reader {
                     error.unless_repaired()?;
                 }
             }
+        }
+        if let (Some(leaders), Some(statistics)) = (&self.leaders, self.client.take_statistics()) {
+            leaders.note(&statistics);
         }
         self.client.take_errors().into_iter().try_for_each(KafkaError::unless_repaired)
     }
@@ -207,6 +223,12 @@ impl PartitionQueue {
     /// The offset to read next: behind the last record taken, or further where only markers follow.
     pub fn next_offset(&self) -> i64 {
         self.next_offset
+    }
+
+    /// Whether the partition's leader has answered lately: only then does it mean anything that no record comes. Always, where
+    /// nobody asked to watch it.
+    pub fn is_heard(&self) -> bool {
+        self.heard.as_ref().is_none_or(|heard| heard.lately())
     }
 
     /// Takes up to `max` records that are there; where none is, waits up to `timeout` for the first.

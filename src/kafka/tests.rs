@@ -77,7 +77,7 @@ impl Cluster {
     }
 
     fn open(&self, topic: &str, from: i64) -> (Reader, PartitionQueue) {
-        let (reader, mut queues) = Reader::open(&self.connection, GROUP, &[(topic, 0, from)]).unwrap();
+        let (reader, mut queues) = Reader::open(&self.connection, GROUP, &[(topic, 0, from)], None).unwrap();
         (reader, queues.remove(0))
     }
 }
@@ -229,7 +229,7 @@ fn each_partition_has_its_queue() {
     producer.commit(LIMIT).unwrap();
 
     let assignments: Vec<(&str, i32, i64)> = (0..3).map(|p| (topic.as_str(), p, 0)).collect();
-    let (mut reader, queues) = Reader::open(&cluster.connection, GROUP, &assignments).unwrap();
+    let (mut reader, queues) = Reader::open(&cluster.connection, GROUP, &assignments, None).unwrap();
     let workers: Vec<_> = queues
         .into_iter()
         .map(|mut queue| {

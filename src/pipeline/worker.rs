@@ -208,6 +208,9 @@ impl Running {
             partition.clock.held_back(unasked);
         }
         partition.polled_ms = now_ms;
+        if !partition.queue.is_heard() {
+            partition.clock.unheard(now_ms);
+        }
         let fetched = partition
             .queue
             .poll(BATCH, timeout)

@@ -2,7 +2,8 @@
 //!
 //! The watermark is the largest event time seen less the allowed disorder; it never goes back and is part of every
 //! checkpoint. Idleness is not: it counts only from a fetch that reached the partition's end, starts anew whenever reading was
-//! held back, and after a restore every partition is active. Otherwise a slow broker would turn data into late data.
+//! held back or the broker did not answer, and after a restore every partition is active. Otherwise a slow broker would turn data
+//! into late data.
 
 use crate::ids::NextOffset;
 use crate::planted::{Planted, is_planted};
@@ -85,6 +86,13 @@ impl PartitionClock {
         }
     }
 
+    /// The partition's leader does not answer: its silence says nothing, and counts anew from now on.
+    pub fn unheard(&mut self, now_ms: u64) {
+        if let Some(since) = &mut self.at_end_since_ms {
+            *since = now_ms.max(*since);
+        }
+    }
+
     /// Whether the partition has been at its end, silent, for the time after which it stops counting.
     pub fn is_idle(&self, now_ms: u64) -> bool {
         if is_planted(Planted::IdleBeforeTheEnd) && self.at_end_since_ms.is_none() {
@@ -135,6 +143,10 @@ mod tests {
         assert!(!clock.is_idle(229));
         clock.reached_end(NextOffset(12), 215).unwrap();
         assert!(clock.is_idle(230), "standing at the end goes on");
+        clock.unheard(240);
+        assert!(!clock.is_idle(240), "nobody knows what lies behind a leader that does not answer");
+        assert!(!clock.is_idle(269));
+        assert!(clock.is_idle(270), "it answers again, and there is nothing");
         clock.advance(NextOffset(13), None).unwrap();
         assert!(!clock.is_idle(1_000));
     }

@@ -63,8 +63,7 @@ impl Run {
     /// Brokers of the scenario's own, to be hurt, with 1,500 orders a second. They live until the scenario has held: a failed one's logs
     /// stay until the process ends.
     pub fn on_own_brokers(self, nodes: usize, settings: &[&str], orders: Orders) -> Stage {
-        let kafka: &'static Kafka = Box::leak(Box::new(Kafka::start_cluster(nodes, settings)));
-        Stage { own_brokers: true, ..self.stage(kafka, orders, 1_500) }
+        Stage { own_brokers: true, ..self.stage(own_brokers(nodes, settings), orders, 1_500) }
     }
 
     fn stage(mut self, kafka: &'static Kafka, orders: Orders, per_second: u64) -> Stage {
@@ -135,9 +134,19 @@ impl Settled {
         let Settled { run, scenario, verdict, restarts, own_brokers } = self;
         run.held(&scenario, &verdict, format_args!("{what}, the last daemon's restarts {restarts:?}"));
         if own_brokers {
-            (1..=scenario.kafka.nodes()).for_each(|node| scenario.kafka.kill(node));
+            end(scenario.kafka);
         }
     }
+}
+
+/// Brokers of a scenario's own, that live until they are ended, or the process does.
+pub fn own_brokers(nodes: usize, settings: &[&str]) -> &'static Kafka {
+    Box::leak(Box::new(Kafka::start_cluster(nodes, settings)))
+}
+
+/// Ends the brokers of a scenario that is over: that saves memory.
+pub fn end(kafka: &Kafka) {
+    (1..=kafka.nodes()).for_each(|node| kafka.kill(node));
 }
 
 /// Waits until `more` records were committed to the control topic, by whoever it was.

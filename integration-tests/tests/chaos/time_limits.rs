@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::orders::Orders;
-use onceflow_integration_tests::scenario::Settings;
+use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::topic::write_all;
 
-use crate::run::{RECOVERY, Run, Stage, commits, restarts};
+use crate::run::{RECOVERY, Run, Stage, commits, end, own_brokers, restarts};
 
 /// A transaction's limit is interval + timeout + 30 s: 38 s with these settings; a start's is 60 s longer.
 fn short_limits() -> Settings {
@@ -84,4 +85,34 @@ fn a_transaction_outlives_its_time_limit() {
     let log = daemon.log();
     assert!(log.contains("looking whether another instance has taken over"), "{log}");
     stage.settle(&file, daemon).held(format_args!("{rounds} transactions that outlived their limit"));
+}
+
+/// The partitions of a broker that hangs bring nothing, but that is no reason to stop waiting for them: what was written there would
+/// be late afterwards.
+#[test]
+fn the_silence_of_a_broker_that_hangs_is_not_idleness() {
+    let run = Run::begin("silence");
+    let kafka = own_brokers(1, &[]);
+    let scenario = Scenario::on(kafka, "silence");
+    scenario.create_topics(4);
+    let file = scenario.write_windowed(&Settings { idle_after: "3s", ..Settings::default() });
+    write_all(kafka, &scenario.input(), Orders::default().generate());
+    let mut daemon = Daemon::run(&scenario, &file);
+    let idle = |daemon: &mut Daemon, count: f64| {
+        daemon.within(RECOVERY, "to see partitions go idle, or not", |daemon| {
+            std::thread::sleep(Duration::from_millis(20));
+            daemon.metric("onceflow_partition_idle", &[]).filter(|idle| *idle == count)
+        })
+    };
+    idle(&mut daemon, 4.0);
+    kafka.signal(1, libc::SIGSTOP);
+    idle(&mut daemon, 0.0);
+    // For longer than silence takes to count.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(daemon.metric("onceflow_partition_idle", &[]), Some(0.0));
+    kafka.signal(1, libc::SIGCONT);
+    idle(&mut daemon, 4.0);
+    daemon.stop();
+    end(kafka);
+    run.held_clearly("four silent partitions were idle, and not while their broker hung");
 }

@@ -1,7 +1,7 @@
 //! One librdkafka client, its callbacks, and the calls that any kind of client has.
 //!
-//! Callbacks are few and do little: log lines go to `tracing` (target `librdkafka`), client errors and failed
-//! deliveries are kept for whoever asks. They run on librdkafka's threads (logs) or inside our own calls
+//! Callbacks are few and do little: log lines go to `tracing` (target `librdkafka`), client errors, failed
+//! deliveries and statistics are kept for whoever asks. They run on librdkafka's threads (logs) or inside our own calls
 //! (errors and delivery reports, served by poll, flush and commit).
 
 use std::collections::VecDeque;
@@ -36,6 +36,8 @@ struct Events {
     /// The newest client error's text: the reason behind a later, bare time-out.
     last: Option<(Instant, String)>,
     failed_delivery: Option<KafkaError>,
+    /// The newest, where they were asked for.
+    statistics: Option<String>,
 }
 
 /// A librdkafka client. Destroyed when the last owner of the `Arc` goes, which may take until its threads
@@ -68,8 +70,9 @@ impl Client {
             sys::rd_kafka_conf_set_opaque(native.as_ptr(), opaque);
             sys::rd_kafka_conf_set_log_cb(native.as_ptr(), Some(on_log));
             sys::rd_kafka_conf_set_error_cb(native.as_ptr(), Some(on_error));
-            if role == Role::Producer {
-                sys::rd_kafka_conf_set_dr_msg_cb(native.as_ptr(), Some(on_delivery));
+            match role {
+                Role::Producer => sys::rd_kafka_conf_set_dr_msg_cb(native.as_ptr(), Some(on_delivery)),
+                Role::Consumer => sys::rd_kafka_conf_set_stats_cb(native.as_ptr(), Some(on_statistics)),
             }
         }
         let kind = match role {
@@ -104,6 +107,11 @@ impl Client {
     /// The client errors since the last call, oldest first (at most sixteen).
     pub fn take_errors(&self) -> Vec<KafkaError> {
         self.events().errors.drain(..).collect()
+    }
+
+    /// A consumer's newest statistics (JSON), if new ones have come since the last call.
+    pub fn take_statistics(&self) -> Option<String> {
+        self.events().statistics.take()
     }
 
     /// The newest client error that names a cause, with its age: often the reason behind a bare time-out.
@@ -336,6 +344,20 @@ unsafe extern "C" fn on_error(
         events.errors.pop_front();
     }
     events.errors.push_back(error);
+}
+
+/// A client's own figures, every `statistics.interval.ms`.
+unsafe extern "C" fn on_statistics(
+    _rk: *mut sys::rd_kafka_t,
+    json: *mut c_char,
+    _length: usize,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: librdkafka passes NUL-terminated JSON and the opaque pointer of `Client::new`.
+    let (json, mut events) = unsafe { (text(json), events_of(opaque)) };
+    events.statistics = Some(json);
+    // Zero: librdkafka frees its text.
+    0
 }
 
 /// Delivery reports. With `delivery.report.only.error` only failures arrive.

@@ -230,7 +230,9 @@ impl Keeper {
                 .map(|(index, _)| &positions[*index])
                 .map(|at| (at.topic.as_str(), at.partition, at.next_offset.0))
                 .collect();
-            let (reader, opened) = Reader::open(connection, &context.group_id, &assignments)?;
+            let idle_after =
+                here.iter().filter_map(|(_, source)| context.plan.sources[*source].idle_after).min();
+            let (reader, opened) = Reader::open(connection, &context.group_id, &assignments, idle_after)?;
             self.readers.push(reader);
             queues.extend(
                 here.into_iter().zip(opened).map(|((index, source), queue)| (index, (source, queue))),
