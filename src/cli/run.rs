@@ -55,7 +55,7 @@ impl RunArgs {
         };
         if requests.asks() && (loaded.directory || loaded.pipelines.len() != 1) {
             return refuse(
-                "`--from-savepoint` and `--discard-state` are about one pipeline: name its file\n",
+                &"`--from-savepoint` and `--discard-state` are about one pipeline: name its file\n",
             );
         }
         if let Err(error) = telemetry::start(loaded.settings.log) {

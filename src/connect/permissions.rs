@@ -55,6 +55,7 @@ mod tests {
     use std::sync::Arc;
 
     use onceflow_engine::config::{Defaults, compile};
+    use onceflow_protocol::coordinator::Requests;
 
     use super::*;
     use crate::metrics::Metrics;
@@ -64,7 +65,7 @@ mod tests {
         let text = include_str!("../../config/examples/orders-per-user.yaml");
         let plan = compile("f", text, &Defaults::default(), &|_: &str| None).unwrap();
         let metrics = Arc::new(Metrics::new().unwrap().pipeline("p").unwrap());
-        let context = Context::new(Arc::new(plan), "prod", false, metrics).unwrap();
+        let context = Context::new(Arc::new(plan), "prod", false, Requests::default(), metrics).unwrap();
         let connect = connect_arguments(&context.plan.kafka);
         let commands: Vec<String> = needed(&context)
             .iter()

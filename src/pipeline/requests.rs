@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::history::CheckpointRecord;
+use super::messages::SavepointReply;
 
 /// Asks of the pipeline from outside.
 #[derive(Debug)]
@@ -15,6 +16,13 @@ pub enum Request {
     Abandon,
     /// Take a checkpoint now, and say what became of it.
     Checkpoint(oneshot::Sender<Answer>),
+    /// Take a checkpoint, and keep a copy of it.
+    Savepoint {
+        /// Name of the copy.
+        name: String,
+        /// Dropped, without an answer, if the run fails or ends before.
+        reply: SavepointReply,
+    },
 }
 
 /// What became of a checkpoint that was asked for.
