@@ -74,7 +74,7 @@ fn windows() {
             "user_id varchar not null",
             "window_start timestamp not null",
             "window_end timestamp not null",
-            "order_count bigint not null",
+            "order_count bigint",
             "total_cents bigint",
             "mean decimal(38,6)",
             "biggest decimal(12,2)",
