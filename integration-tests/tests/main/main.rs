@@ -6,6 +6,7 @@
 mod bad_records;
 mod bounded_runs;
 mod command_line;
+mod container;
 mod disorder;
 mod fencing;
 mod harness;
