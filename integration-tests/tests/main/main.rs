@@ -9,6 +9,7 @@ mod bounded_runs;
 mod changes;
 mod command_line;
 mod connect;
+mod container;
 mod disorder;
 mod fencing;
 mod harness;
