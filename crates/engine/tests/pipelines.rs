@@ -88,11 +88,18 @@ fn windows() {
     assert_eq!(
         window.identity,
         "window 60000 every 60000\n\
-         group \"user_id\" varchar = \"user_id\"\n\
-         aggregate \"order_count\" * = count(*)\n\
-         aggregate \"total_cents\" bigint = sum(\"cents\")\n\
-         aggregate \"mean\" decimal(12,2) = avg(\"amount\")\n\
-         aggregate \"biggest\" decimal(12,2) = max(\"amount\")\n"
+         group \"user_id\" varchar = \"user_id\"\n"
+    );
+    let identities: Vec<&str> =
+        window.aggregates.iter().map(|aggregate| aggregate.identity.as_str()).collect();
+    assert_eq!(
+        identities,
+        [
+            "count(*) of *",
+            "sum(\"cents\") of bigint",
+            "avg(\"amount\") of decimal(12,2)",
+            "max(\"amount\") of decimal(12,2)",
+        ]
     );
 
     assert_eq!(plan.sinks[0].key, Key::Json(vec![0, 1]));
