@@ -28,18 +28,23 @@ pub struct Span {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $code:literal,)*) => {
         /// The kinds of mistakes. `E00`: text, `E01`: shape, `E02`: what this version has not, `E03`: streams and topics,
         /// `E04`: SQL, `E05`: time and windows, `E06`: Kafka.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         impl Code {
             /// `E0103`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $code,)* }
+            }
+
+            /// What it means: a sentence.
+            pub fn about(self) -> &'static str {
+                match self { $(Code::$name => concat!($($doc),*).trim_start(),)* }
             }
 
             /// Every code.

@@ -1,8 +1,9 @@
 //! What an expression may be made of: columns in scope, known functions that always give the same result, no queries.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use datafusion_expr::Volatility;
+use datafusion_expr::{ScalarUDF, Volatility};
 use datafusion_sql::sqlparser::ast::{
     Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Spanned, Value,
 };
@@ -36,6 +37,44 @@ const NOT_DETERMINISTIC: &[&str] = &[
     "session_user",
     "version",
 ];
+
+/// A function that an expression may call, for whoever writes a reference.
+#[derive(Clone, Debug)]
+pub struct ScalarFunction {
+    /// What it is about: "String Functions".
+    pub section: &'static str,
+    /// Its name, with what it takes.
+    pub call: String,
+    /// What it gives: a paragraph of Markdown.
+    pub about: String,
+    /// Other names of it.
+    pub aliases: Vec<String>,
+}
+
+/// Every function that an expression may call, by name.
+pub fn scalar_functions() -> Vec<ScalarFunction> {
+    let mut functions: Vec<_> = FUNCTIONS
+        .iter()
+        .filter(|(name, function)| *name == function.name() && always_gives_the_same(name, function))
+        .collect();
+    functions.sort_by_key(|(name, _)| *name);
+    let describe = |(name, function): (&String, &Arc<ScalarUDF>)| {
+        let documentation = function.documentation();
+        let about = documentation.map_or("", |documentation| documentation.description.trim());
+        ScalarFunction {
+            section: documentation.map_or("Other Functions", |documentation| documentation.doc_section.label),
+            call: documentation
+                .map_or_else(|| name.clone(), |documentation| documentation.syntax_example.clone()),
+            about: about.split("\n\n").next().unwrap_or_default().to_owned(),
+            aliases: function.aliases().to_vec(),
+        }
+    };
+    functions.into_iter().map(describe).collect()
+}
+
+fn always_gives_the_same(name: &str, function: &ScalarUDF) -> bool {
+    function.signature().volatility == Volatility::Immutable && !NOT_DETERMINISTIC.contains(&name)
+}
 
 /// Functions over several rows.
 pub(super) const AGGREGATES: &[&str] = &[
@@ -260,8 +299,8 @@ impl Walk<'_> {
             false
         };
         let known = FUNCTIONS.get(&name);
-        let stable = known.is_some_and(|function| function.signature().volatility != Volatility::Immutable);
-        if stable || NOT_DETERMINISTIC.contains(&name.as_str()) {
+        let differs = known.is_some_and(|function| !always_gives_the_same(&name, function));
+        if differs || NOT_DETERMINISTIC.contains(&name.as_str()) {
             let message = format!(
                 "`{written}` would give another result when its record is read again after a failure"
             );

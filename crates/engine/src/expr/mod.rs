@@ -34,6 +34,7 @@ use crate::diagnostics::Code;
 use crate::metadata::Metadata;
 
 pub use aggregate::{AggregateCall, analyze_aggregate};
+pub use check::{ScalarFunction, scalar_functions};
 pub use planner::{Typed, analyze};
 pub use types::{JSON, LIST_ITEM, TIMESTAMP, is_scalar, sql_type};
 

@@ -11,7 +11,7 @@ mod sections;
 mod tests;
 
 pub use json_schema::json_schema;
-pub use sections::PIPELINE;
+pub use sections::{DEFAULTS, PIPELINE};
 
 /// A map with keys of ours.
 #[derive(Debug)]
@@ -75,21 +75,25 @@ pub enum Form {
 }
 
 impl Key {
-    const fn new(name: &'static str, form: Form, about: &'static str) -> Key {
+    /// A key that may be missing.
+    pub const fn new(name: &'static str, form: Form, about: &'static str) -> Key {
         Key { name, required: false, needs: &[], form, default: "", about }
     }
 
-    const fn required(mut self) -> Key {
+    /// The same, which must be there.
+    pub const fn required(mut self) -> Key {
         self.required = true;
         self
     }
 
-    const fn default(mut self, default: &'static str) -> Key {
+    /// The same, with what holds where it is missing.
+    pub const fn default(mut self, default: &'static str) -> Key {
         self.default = default;
         self
     }
 
-    const fn needs(mut self, keys: &'static [&'static str]) -> Key {
+    /// The same, which needs other keys.
+    pub const fn needs(mut self, keys: &'static [&'static str]) -> Key {
         self.needs = keys;
         self
     }

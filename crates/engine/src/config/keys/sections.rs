@@ -36,6 +36,23 @@ pub static PIPELINE: Section = Section {
     ],
 };
 
+/// What the daemon's settings may say for all pipelines.
+pub static DEFAULTS: Section = Section {
+    id: "defaults",
+    what: "`defaults`",
+    one_of: &[],
+    keys: &[
+        Key::new("kafka", Of(&KAFKA), "The cluster. A pipeline's properties are added, one by one."),
+        Key::new("checkpoint", Of(&CHECKPOINT), "When a checkpoint is taken, and where it is kept."),
+        Key::new(
+            "restart",
+            Either(&[Of(&EXPONENTIAL), Of(&FIXED), Of(&FAILURE_RATE), Of(&NO_RESTART)]),
+            "What happens after a failure that may go away by itself.",
+        ),
+        Key::new("state", Of(&STATE), "Where the state of open windows lives."),
+    ],
+};
+
 static KAFKA: Section = Section {
     id: "kafka",
     what: "`kafka`",
@@ -135,6 +152,7 @@ static SOURCE: Section = Section {
             "What happens to a record that cannot be decoded, evaluated or encoded.",
         )
         .default("fail"),
+        Key::new("was", Text, "Its name before, where that has changed: its positions go on."),
     ],
 };
 
@@ -246,6 +264,7 @@ static STEP: Section = Section {
         )
         .default("dead_letter, where the pipeline has one")
         .needs(&["window"]),
+        Key::new("was", Text, "Its name before, where that has changed: its open windows go on."),
     ],
 };
 

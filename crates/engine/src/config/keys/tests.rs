@@ -15,9 +15,8 @@ use crate::config::spec::{self, heard};
 /// Keys that the readers know only to say that they come later, or why they never will.
 const REFUSED: &[(&str, &[&str])] = &[
     ("a pipeline", &["schema_registry", "tests"]),
-    ("a source", &["was"]),
     ("`watermark`", &["ascending", "percentile", "min", "max", "max_drift"]),
-    ("a step", &["unnest", "join", "deduplicate", "sql", "was"]),
+    ("a step", &["unnest", "join", "deduplicate", "sql"]),
     ("`window`", &["session", "cumulative"]),
     ("a sink", &["subject", "register", "kafka"]),
     ("`checkpoint`", &["compression"]),
