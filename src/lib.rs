@@ -1,6 +1,8 @@
 //! The shell of Onceflow: what touches files, Kafka, threads and the network. The rules live in `onceflow-protocol` and
 //! `onceflow-engine`.
 
+#[cfg(test)]
+mod book;
 pub mod cli;
 mod connect;
 mod daemon;

@@ -83,6 +83,23 @@ impl Metrics {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// What the metrics of the process are.
+    #[cfg(test)]
+    pub fn describe(&self) -> Vec<Description> {
+        let gathered = self.shared.process.gather();
+        let describe = |family: &MetricFamily| Description {
+            name: family.name().to_owned(),
+            kind: if family.get_field_type() == prometheus::proto::MetricType::COUNTER {
+                "counter"
+            } else {
+                "gauge"
+            },
+            labels: family.get_metric()[0].get_label().iter().map(|label| label.name().to_owned()).collect(),
+            help: family.help().to_owned(),
+        };
+        gathered.iter().map(describe).collect()
+    }
+
     fn pipelines(&self) -> MutexGuard<'_, BTreeMap<String, Registry>> {
         self.shared.pipelines.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -111,6 +128,39 @@ fn histogram(opts: Opts, labels: &[&str]) -> prometheus::Result<HistogramVec> {
     HistogramVec::new(HistogramOpts { common_opts: opts, buckets }, labels)
 }
 
+/// What a metric is, for the reference.
+#[cfg(test)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its own labels.
+    pub labels: Vec<String>,
+    /// What it counts or measures.
+    pub help: String,
+}
+
+#[cfg(test)]
+impl Description {
+    fn of(metric: &dyn prometheus::core::Collector) -> Description {
+        use prometheus::proto::MetricType;
+
+        let desc = metric.desc()[0];
+        let kind = match metric.collect()[0].get_field_type() {
+            MetricType::COUNTER => "counter",
+            MetricType::HISTOGRAM => "histogram",
+            _ => "gauge",
+        };
+        Description {
+            name: desc.fq_name.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        }
+    }
+}
+
 /// Declares the metrics of a pipeline once: field, type, labels, name and help.
 macro_rules! pipeline_metrics {
     ($($field:ident: $type:ty = $make:expr, $name:literal, $help:literal;)*) => {
@@ -122,6 +172,12 @@ macro_rules! pipeline_metrics {
         }
 
         impl PipelineMetrics {
+            /// What they are.
+            #[cfg(test)]
+            pub fn describe(&self) -> Vec<Description> {
+                vec![$(Description::of(&self.$field)),*]
+            }
+
             fn register(registry: &Registry) -> prometheus::Result<PipelineMetrics> {
                 Ok(PipelineMetrics { $($field: register(registry, $make, ($name, $help))?,)* })
             }

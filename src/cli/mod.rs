@@ -24,7 +24,7 @@ use crate::demo::{self, DemoArgs};
 /// Exactly-once stream pipelines over Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "onceflow", version, about, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -46,16 +46,22 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(args) => args.run(),
-        Command::Validate(args) => args.run(),
-        Command::Explain(args) => args.run(),
-        Command::Schema(args) => args.run(),
-        Command::Status(args) => args.run(),
-        Command::Stop(args) => args.run(),
-        Command::Checkpoint(args) => args.run(),
-        Command::Demo(args) => exit::ended(demo::run(&args)),
-        Command::Completions(args) => args.run(Cli::command()),
-        Command::Man(args) => args.run(Cli::command()),
+    Cli::parse().run()
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(args) => args.run(),
+            Command::Validate(args) => args.run(),
+            Command::Explain(args) => args.run(),
+            Command::Schema(args) => args.run(),
+            Command::Status(args) => args.run(),
+            Command::Stop(args) => args.run(),
+            Command::Checkpoint(args) => args.run(),
+            Command::Demo(args) => exit::ended(demo::run(&args)),
+            Command::Completions(args) => args.run(Cli::command()),
+            Command::Man(args) => args.run(Cli::command()),
+        }
     }
 }
