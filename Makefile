@@ -21,11 +21,13 @@ check: ## format, clippy and unit tests without RocksDB and Kafka: the daily loo
 	@echo "check: unit tests (no RocksDB, no Kafka)"
 	@$(CARGO) test $(PURE)
 
-lint: ## format and clippy over everything, RocksDB included
+lint: ## format and clippy over everything, RocksDB included; the image's Dockerfile
 	@echo "lint: format"
 	@$(CARGO) fmt --all --check
 	@echo "lint: clippy, warnings are errors"
 	@$(CARGO) clippy $(FULL) --all-targets -- -D warnings
+	@echo "lint: what building the image would find out"
+	@docker/check
 
 build: ## the daemon with all features, in target/release/onceflow
 	@echo "build: onceflow (the first build compiles RocksDB: about ten minutes on two cores)"
