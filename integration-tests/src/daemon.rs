@@ -220,6 +220,11 @@ impl Daemon {
         }
     }
 
+    /// `HOST:PORT` of its HTTP.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Asks its HTTP; `None` while it does not listen.
     pub fn get(&self, path: &str) -> Option<Response> {
         get(&self.address, path).ok()

@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -28,6 +29,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 /// How long a call to Kafka may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The tool behind `kafka-acls`.
+const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 
 /// One broker, or a cluster of them.
 #[derive(Debug)]
@@ -54,10 +58,21 @@ impl Kafka {
     /// So many brokers of one's own, with further `key=value` settings. In a cluster of three, topics have three replicas, two of which
     /// must be in sync for a write.
     pub fn start_cluster(nodes: usize, settings: &[&str]) -> Kafka {
+        Self::serve(nodes, &[], settings)
+    }
+
+    /// A broker of one's own with users, as `NAME:PASSWORD`, who may do nothing until ACLs let them. What the tests do themselves goes
+    /// over a listener of its own, as super user.
+    pub fn start_guarded(users: &[&str]) -> Kafka {
+        Self::serve(1, users, &[])
+    }
+
+    fn serve(nodes: usize, users: &[&str], settings: &[&str]) -> Kafka {
         let dir = tempfile::Builder::new().prefix("onceflow-kafka.").tempdir().unwrap().keep();
         let messages = std::fs::File::create(dir.join("launcher.log")).unwrap();
         let mut guard = Command::new(launcher())
             .args(["serve", "--nodes", &nodes.to_string()])
+            .args(users.iter().flat_map(|user| ["--user", user]))
             .arg(&dir)
             .args(settings)
             .stdin(Stdio::piped())
@@ -80,6 +95,50 @@ impl Kafka {
     /// `HOST:PORT`, separated by commas for a cluster.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// `HOST:PORT` of the listener of a guarded broker that wants passwords (SASL_SSL: PLAIN, SCRAM-SHA-512).
+    pub fn sasl(&self) -> String {
+        self.written("bootstrap.sasl")
+    }
+
+    /// `HOST:PORT` of the listener of a guarded broker that wants certificates (SSL).
+    pub fn tls(&self) -> String {
+        self.written("bootstrap.tls")
+    }
+
+    fn written(&self, file: &str) -> String {
+        std::fs::read_to_string(self.dir.join(file)).expect("not a guarded broker").trim().to_owned()
+    }
+
+    /// A certificate or key of a guarded broker: `ca.pem`, `NAME.pem` and `NAME.key` of a user, and of `stranger` and `stranger-ca`,
+    /// whom nobody trusts.
+    pub fn certificate(&self, file: &str) -> PathBuf {
+        self.dir.join("security").join(file)
+    }
+
+    /// Runs `kafka-acls` as super user.
+    pub fn acls(&self, arguments: &[&str]) {
+        let mut command = Command::new(launcher());
+        command.args(["tool", ACLS, "--bootstrap-server", &self.bootstrap]).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Writes a `kafka-acls` that works on this broker as super user, whichever broker it is told, and returns its directory.
+    pub fn kafka_acls(&self) -> PathBuf {
+        let tools = self.dir.join("tools");
+        std::fs::create_dir_all(&tools).unwrap();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --bootstrap-server ] || exit 64\nshift 2\n\
+             exec {} tool {ACLS} --bootstrap-server {} \"$@\"\n",
+            launcher().display(),
+            self.bootstrap
+        );
+        let path = tools.join("kafka-acls");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        tools
     }
 
     /// How many brokers there are.
