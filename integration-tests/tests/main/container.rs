@@ -287,11 +287,13 @@ impl Asked {
                 'a'..='z' | 'A'..='Z' | '_' => {
                     let length = end(&|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
                     let (word, after) = (&rest[..length], rest[length..].trim_start());
+                    // A function, or an aggregation: `sum(…)`, `sum by (…) (…)`.
+                    let called = ["(", "by ", "without "].iter().any(|next| after.starts_with(next));
                     if selector || grouping {
                         asked.labels.insert(word.to_owned());
                     } else if matches!(word, "by" | "without" | "on" | "ignoring") {
                         grouping = true;
-                    } else if !after.starts_with('(') && !matches!(word, "or" | "and" | "unless" | "bool") {
+                    } else if !called && !matches!(word, "or" | "and" | "unless" | "bool") {
                         asked.metrics.insert(word.to_owned());
                     }
                     length
