@@ -21,6 +21,7 @@ mod refusals;
 mod reload;
 mod savepoints;
 mod secrets;
+mod security;
 mod service;
 mod sinks;
 mod sources;
