@@ -27,10 +27,10 @@ fn with_savepoint(name: &str, settings: &Settings) -> (Scenario, std::path::Path
     let small = settings.memory == "8MiB";
     // Enough groups and open windows to reach the small budget.
     let orders = match small {
-        true => Orders { users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() },
+        true => Orders { records: 60_000, users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() },
         false => Orders::default(),
     };
-    let (first, second) = orders.split(10_000);
+    let (first, second) = orders.split(orders.records as usize / 2);
     write_all(scenario.kafka, &scenario.input(), first);
     let mut daemon = Daemon::run(&scenario, &file);
     daemon.eventually_alive("to read the first part", |_| scenario.is_drained().then_some(()));
