@@ -8,15 +8,19 @@ use std::fmt;
 use std::time::Duration;
 
 use onceflow_engine::plan::Kafka;
+use onceflow_protocol::ErrorKind;
 use serde::Serialize;
 
-pub use permissions::{connect_arguments, default_principal, needed, needed_by};
+pub use permissions::{connect_arguments, default_principal, missing, needed, needed_by};
 
 use crate::kafka::{Admin, Connection, ControlTopic, Isolation, KafkaError, Permission, Reader, Resource};
 use crate::pipeline::{Context, SHARD, SINKS};
 
 /// Time limit of one question to the brokers.
 const CALL: Duration = Duration::from_secs(10);
+
+/// What to do about brokers that did not answer this once.
+const LATER: &str = "try again; if it stays so, look at the brokers";
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -113,13 +117,18 @@ fn cluster(
 ) -> Vec<Check> {
     begins(name);
     let connection = &context.connections[place];
-    let (admin, mut checks) = match brokers(kafka, connection) {
+    let (admin, mut checks) = match brokers(connection) {
         Ok((admin, detail)) => (admin, vec![Check::of(name, Ok(detail))]),
-        Err(wrong) => {
-            let unasked = needed
-                .iter()
-                .map(|permission| Check::skipped(permission.resource.to_string(), "no broker answers"));
-            return [Check::of(name, Err(wrong))].into_iter().chain(unasked).collect();
+        Err(error) => {
+            // Whom the brokers refuse, they refuse the next time, too; those that are away may come back.
+            let (name, why) = match error.kind == ErrorKind::Config {
+                true => (format!("access to the {name}"), "no broker lets us in"),
+                false => (name.to_owned(), "no broker answers"),
+            };
+            let unasked =
+                needed.iter().map(|permission| Check::skipped(permission.resource.to_string(), why));
+            let failed = Check::of(name, Err(Wrong::new(error, advice(kafka))));
+            return [failed].into_iter().chain(unasked).collect();
         }
     };
     let cluster = Cluster { context, kafka, connection, admin, principal: default_principal(kafka) };
@@ -131,7 +140,11 @@ fn cluster(
                 Check::of(format!("control {what}"), cluster.control_topic(&permission))
             }
             Resource::Topic(topic) => Check::of(what, cluster.topic(topic, &permission)),
-            Resource::Cluster => Check::of("transaction limit", cluster.transaction_limit(&permission)),
+            Resource::TopicPrefix(_) => Check::skipped(
+                what,
+                "which of them there are is seen at a start; --print-acls says what they need",
+            ),
+            Resource::Cluster => Check::skipped(what, "nothing is needed there"),
             Resource::Group(_) => Check::of(what, cluster.group(&permission)),
             Resource::TransactionalId(_) => Check::skipped(
                 what,
@@ -139,24 +152,25 @@ fn cluster(
             ),
         });
     }
+    if place == SINKS {
+        begins("transaction limit");
+        checks.push(cluster.transaction_limit());
+    }
     checks
 }
 
-fn brokers(kafka: &Kafka, connection: &Connection) -> Result<(Admin, String), Wrong> {
-    let failed = |error: KafkaError| {
-        let servers = &kafka.bootstrap_servers;
-        Wrong::new(
-            error,
-            format!(
-                "check kafka.bootstrap_servers ({servers}), the network between, and security.protocol and SASL in \
-                 kafka.properties"
-            ),
-        )
-    };
-    let admin = Admin::open(connection).map_err(failed)?;
-    let cluster = admin.cluster_id(CALL).map_err(failed)?;
-    let brokers = admin.brokers(CALL).map_err(failed)?;
+fn brokers(connection: &Connection) -> Result<(Admin, String), KafkaError> {
+    let admin = Admin::open(connection)?;
+    let cluster = admin.cluster_id(CALL)?;
+    let brokers = admin.brokers(CALL)?;
     Ok((admin, format!("{brokers} in cluster {cluster}")))
+}
+
+fn advice(kafka: &Kafka) -> String {
+    let servers = &kafka.bootstrap_servers;
+    format!(
+        "check kafka.bootstrap_servers ({servers}), the network between, and security.protocol and SASL in kafka.properties"
+    )
 }
 
 struct Cluster<'c> {
@@ -183,7 +197,7 @@ impl Cluster<'_> {
                 format!("kafka-topics {connect} --create --topic {topic} --partitions 4"),
             ));
         };
-        self.allowed(topic, permission)?;
+        self.allowed(permission)?;
         let limit = match output {
             None => String::new(),
             Some(_) => {
@@ -199,10 +213,14 @@ impl Cluster<'_> {
         let control = ControlTopic { name: self.context.control_topic.clone(), shards: SHARD as i32 + 1 };
         match control.inspect(&self.admin, CALL) {
             Ok(Some(_)) => {
-                self.allowed(&control.name, permission)?;
+                self.allowed(permission)?;
                 Ok(format!("keeps decisions; {}", listed(permission)))
             }
-            Ok(None) => Ok("does not exist yet; the first start creates it".to_owned()),
+            Ok(None) => {
+                let tried = control.try_to_create(&self.admin, CALL);
+                tried.map_err(|error| self.refused(error, permission))?;
+                Ok("does not exist yet; the first start creates it".to_owned())
+            }
             Err(error) if error.code.is_some() => Err(self.refused(error, permission)),
             Err(error) => Err(Wrong::new(
                 error,
@@ -215,10 +233,20 @@ impl Cluster<'_> {
         }
     }
 
-    fn transaction_limit(&self, permission: &Permission) -> Result<String, Wrong> {
+    fn transaction_limit(&self) -> Check {
+        let what = "transaction limit";
         let needed = self.context.transaction_timeout();
-        let granted = self.admin.transaction_max_timeout(CALL);
-        let granted = granted.map_err(|error| self.refused(error, permission))?;
+        match self.admin.transaction_max_timeout(CALL) {
+            Ok(granted) => Check::of(what, Self::within(needed, granted)),
+            Err(error) if error.is_unauthorized() => {
+                let why = "only who may DescribeConfigs of the cluster is told transaction.max.timeout.ms; a start finds out";
+                Check::skipped(what, why)
+            }
+            Err(error) => Check::of(what, Err(Wrong::new(error, LATER))),
+        }
+    }
+
+    fn within(needed: Duration, granted: Duration) -> Result<String, Wrong> {
         if needed > granted {
             return Err(Wrong::new(
                 format!(
@@ -251,22 +279,19 @@ impl Cluster<'_> {
     }
 
     /// Whether all of the permission is granted, where brokers tell.
-    fn allowed(&self, topic: &str, permission: &Permission) -> Result<(), Wrong> {
-        let granted = self.admin.operations(topic, CALL).map_err(|error| self.refused(error, permission))?;
-        let missing = granted.map(|granted| permission.missing(&granted)).unwrap_or_default();
-        if missing.is_empty() {
-            return Ok(());
+    fn allowed(&self, permission: &Permission) -> Result<(), Wrong> {
+        match missing(permission, &self.admin, CALL).map_err(|error| self.refused(error, permission))? {
+            None => Ok(()),
+            Some(missing) => {
+                Err(Wrong::new(format!("not allowed: {}", listed(&missing)), self.grant(&missing)))
+            }
         }
-        let missing = Permission { resource: permission.resource.clone(), operations: missing };
-        Err(Wrong::new(format!("not allowed: {}", listed(&missing)), self.grant(&missing)))
     }
 
     /// A question that the brokers refused to answer, or did not.
     fn refused(&self, error: KafkaError, permission: &Permission) -> Wrong {
         let advice = match error.kind {
-            onceflow_protocol::ErrorKind::Retry => {
-                "try again; if it stays so, look at the brokers".to_owned()
-            }
+            ErrorKind::Retry => LATER.to_owned(),
             _ => self.grant(permission),
         };
         Wrong::new(error, advice)

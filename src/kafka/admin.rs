@@ -9,13 +9,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::errors::{KafkaError, Result};
 use super::native::{AdminQueue, Client, ConfigOf, Role};
 use super::permissions::Operation;
 use super::properties::Connection;
 use super::topic_limits::TopicLimits;
+
+/// While a broker is awaited, the client is asked this often whether there is any hope.
+const STEP: Duration = Duration::from_millis(250);
 
 /// A client for administrative requests.
 pub struct Admin {
@@ -116,11 +119,21 @@ impl Admin {
     /// The cluster's id.
     ///
     /// # Errors
-    /// `Retry` when no broker answers in time.
+    /// `Retry` when no broker answers in time, `Config` when brokers do not let us in.
     pub fn cluster_id(&self, timeout: Duration) -> Result<String> {
-        self.client.cluster_id(timeout).ok_or_else(|| {
-            self.explained(KafkaError::timed_out("read the cluster's id", "no broker answered"))
-        })
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(id) = self.client.cluster_id(left.min(STEP)) {
+                return Ok(id);
+            }
+            self.client.hopeless()?;
+            if left.is_zero() {
+                return Err(
+                    self.explained(KafkaError::timed_out("read the cluster's id", "no broker answered"))
+                );
+            }
+        }
     }
 
     /// How many brokers are alive.
@@ -208,14 +221,27 @@ impl Admin {
     /// # Errors
     /// `Config` for what the broker refuses; `Retry` without an answer, and then the topic may exist.
     pub fn create_topic(&self, topic: &NewTopic<'_>, timeout: Duration) -> Result<Creation> {
-        let created = AdminQueue::new(&self.client)?.create_topic(
+        let created = self.request_topic(topic, false, timeout)?;
+        Ok(if created { Creation::Created } else { Creation::AlreadyExisted })
+    }
+
+    /// Asks whether [`Self::create_topic`] would work, and creates nothing.
+    ///
+    /// # Errors
+    /// As [`Self::create_topic`].
+    pub fn try_to_create_topic(&self, topic: &NewTopic<'_>, timeout: Duration) -> Result<()> {
+        self.request_topic(topic, true, timeout).map(|_| ())
+    }
+
+    fn request_topic(&self, topic: &NewTopic<'_>, only_try: bool, timeout: Duration) -> Result<bool> {
+        AdminQueue::new(&self.client)?.create_topic(
             topic.name,
             topic.partitions.unwrap_or(-1),
             topic.replication.unwrap_or(-1),
             topic.config,
+            only_try,
             timeout,
-        )?;
-        Ok(if created { Creation::Created } else { Creation::AlreadyExisted })
+        )
     }
 
     /// Deletes a topic.

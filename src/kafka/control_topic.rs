@@ -43,7 +43,7 @@ impl ControlTopic {
         let deadline = Instant::now() + timeout;
         let created = match admin.describe_topic(&self.name, timeout)? {
             Some(_) => false,
-            None => self.create(admin, timeout)? == Creation::Created,
+            None => self.request(admin, timeout, Admin::create_topic)? == Creation::Created,
         };
         let topic = loop {
             if let Some(topic) = admin.describe_topic(&self.name, timeout)? {
@@ -71,7 +71,20 @@ impl ControlTopic {
         Ok(Some(topic))
     }
 
-    fn create(&self, admin: &Admin, timeout: Duration) -> Result<Creation> {
+    /// Asks whether the topic could be created, and creates nothing.
+    ///
+    /// # Errors
+    /// `Config` for what the broker would refuse, `Retry` without an answer.
+    pub fn try_to_create(&self, admin: &Admin, timeout: Duration) -> Result<()> {
+        self.request(admin, timeout, Admin::try_to_create_topic)
+    }
+
+    fn request<T>(
+        &self,
+        admin: &Admin,
+        timeout: Duration,
+        create: impl FnOnce(&Admin, &NewTopic<'_>, Duration) -> Result<T>,
+    ) -> Result<T> {
         let replicas = admin.brokers(timeout)?.clamp(1, 3);
         let in_sync = if replicas >= 3 { 2 } else { 1 };
         let config = [
@@ -84,7 +97,7 @@ impl ControlTopic {
         let replication = i32::try_from(replicas).ok();
         let topic =
             NewTopic { name: &self.name, partitions: Some(self.shards), replication, config: &config };
-        admin.create_topic(&topic, timeout)
+        create(admin, &topic, timeout)
     }
 
     fn verify(&self, topic: &TopicDescription, config: &TopicConfig) -> Result<()> {

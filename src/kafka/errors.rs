@@ -16,6 +16,9 @@
 use std::fmt;
 
 use onceflow_protocol::ErrorKind;
+
+use super::advice;
+use super::permissions::{Operation, Resource};
 pub use rdkafka_sys::RDKafkaErrorCode as Code;
 
 /// An error of this layer.
@@ -29,6 +32,8 @@ pub struct KafkaError {
     pub code: Option<Code>,
     /// What librdkafka or the broker said about it.
     pub message: String,
+    /// What to do about it, where more is known than that.
+    pub advice: Option<String>,
 }
 
 /// The result of this layer's calls.
@@ -37,8 +42,11 @@ pub type Result<T> = std::result::Result<T, KafkaError>;
 impl fmt::Display for KafkaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.message)?;
-        match self.code {
-            Some(code) => write!(f, " ({code:?})"),
+        if let Some(code) = self.code {
+            write!(f, " ({code:?})")?;
+        }
+        match &self.advice {
+            Some(advice) => write!(f, "; {advice}"),
             None => Ok(()),
         }
     }
@@ -59,17 +67,23 @@ impl KafkaError {
     ) -> Self {
         let message = message.into();
         let message = if message.is_empty() { describe(code) } else { message };
-        Self { kind: classify(code, flags), what: what.into(), code: Some(code), message }
+        let code = advice::telling_code(code, &message);
+        let advice = advice::property(code, &message).map(str::to_owned);
+        Self { kind: classify(code, flags), what: what.into(), code: Some(code), message, advice }
     }
 
     /// A mistake in settings, topics or permissions that this layer found itself.
     pub(crate) fn config(what: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Config, what: what.into(), code: None, message: message.into() }
+        Self::without_code(ErrorKind::Config, what, message)
     }
 
     /// A broken invariant of this layer.
     pub fn bug(what: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Bug, what: what.into(), code: None, message: message.into() }
+        Self::without_code(ErrorKind::Bug, what, message)
+    }
+
+    fn without_code(kind: ErrorKind, what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), code: None, message: message.into(), advice: None }
     }
 
     /// Nothing was wrong but the deadline passed.
@@ -79,7 +93,25 @@ impl KafkaError {
             what: what.into(),
             code: Some(Code::OperationTimedOut),
             message: message.into(),
+            advice: None,
         }
+    }
+
+    /// Says what to grant, if that is what the broker refused.
+    pub(super) fn needing(self, operation: Operation, resource: &Resource) -> Self {
+        let missing = self.code.and_then(|code| advice::permission(code, operation, resource));
+        Self { advice: missing.or(self.advice), ..self }
+    }
+
+    /// Whether the broker refused it for want of an ACL.
+    pub fn is_unauthorized(&self) -> bool {
+        let codes = [
+            Code::TopicAuthorizationFailed,
+            Code::GroupAuthorizationFailed,
+            Code::TransactionalIdAuthorizationFailed,
+            Code::ClusterAuthorizationFailed,
+        ];
+        self.code.is_some_and(|code| codes.contains(&code))
     }
 
     /// Lets pass, with a line in the log, what librdkafka repairs by itself.
@@ -153,7 +185,7 @@ const TABLE: &[(ErrorKind, &[Code])] = &[
             Code::QueueFull,
             Code::ISRInsufficient,
             Code::NodeUpdate,
-            // Also what a broker that restarts looks like in the middle of a handshake.
+            // Also what a broker that restarts looks like in the middle of a handshake; a refused certificate is `Authentication` by now.
             Code::SSL,
             Code::WaitingForCoordinator,
             Code::InProgress,

@@ -37,6 +37,8 @@
 #[forbid(unsafe_code)]
 mod admin;
 #[forbid(unsafe_code)]
+mod advice;
+#[forbid(unsafe_code)]
 mod control_reader;
 #[forbid(unsafe_code)]
 mod control_topic;
@@ -61,6 +63,7 @@ mod tests;
 mod topic_limits;
 
 pub use admin::{Admin, Creation, NewTopic, TopicDescription};
+pub use advice::HOW_TO_GRANT;
 pub use control_reader::{ControlReader, ControlRecord, Fate, Newest, Until};
 pub use control_topic::ControlTopic;
 pub use errors::KafkaError;

@@ -41,6 +41,8 @@ impl fmt::Display for Operation {
 pub enum Resource {
     /// A topic.
     Topic(String),
+    /// All topics whose names begin so.
+    TopicPrefix(String),
     /// A consumer group.
     Group(String),
     /// A transactional id.
@@ -53,9 +55,10 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Resource::Topic(name) => write!(f, "topic {name}"),
+            Resource::TopicPrefix(prefix) => write!(f, "topics {prefix}*"),
             Resource::Group(name) => write!(f, "consumer group {name}"),
             Resource::TransactionalId(name) => write!(f, "transactional id {name}"),
-            Resource::Cluster => f.write_str("cluster"),
+            Resource::Cluster => f.write_str("the cluster"),
         }
     }
 }
@@ -67,6 +70,13 @@ pub struct Permission {
     pub resource: Resource,
     /// What, in order, each once.
     pub operations: Vec<Operation>,
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operations: Vec<String> = self.operations.iter().map(Operation::to_string).collect();
+        write!(f, "{} on {}", operations.join(", "), self.resource)
+    }
 }
 
 impl Permission {
@@ -96,6 +106,10 @@ impl Permission {
             self.operations.iter().map(|operation| format!(" --operation {operation}")).collect();
         let resource = match &self.resource {
             Resource::Topic(name) => format!("--topic {}", quoted(name)),
+            Resource::TopicPrefix(prefix) if prefix.is_empty() => "--topic '*'".to_owned(),
+            Resource::TopicPrefix(prefix) => {
+                format!("--resource-pattern-type prefixed --topic {}", quoted(prefix))
+            }
             Resource::Group(name) => format!("--group {}", quoted(name)),
             Resource::TransactionalId(name) => format!("--transactional-id {}", quoted(name)),
             Resource::Cluster => "--cluster".to_owned(),

@@ -33,6 +33,7 @@ use onceflow_protocol::ErrorKind;
 
 use super::errors::{Code, KafkaError, Result};
 use super::native::{Client, Outgoing, Role, TopicHandle};
+use super::permissions::{Operation, Resource};
 use super::properties::{Connection, ProducerSettings};
 
 /// A topic of one producer.
@@ -71,6 +72,7 @@ pub enum SendError {
 pub struct TransactionalProducer {
     topics: Vec<TopicHandle>,
     by_name: HashMap<String, TopicRef>,
+    id: Resource,
     client: Arc<Client>,
 }
 
@@ -84,7 +86,8 @@ impl TransactionalProducer {
     /// `Config` for properties that do not fit together.
     pub fn create(connection: &Connection, settings: &ProducerSettings) -> Result<Self> {
         let client = Client::new(Role::Producer, &connection.producer(settings))?;
-        Ok(Self { topics: Vec::new(), by_name: HashMap::new(), client })
+        let id = Resource::TransactionalId(settings.transactional_id.clone());
+        Ok(Self { topics: Vec::new(), by_name: HashMap::new(), id, client })
     }
 
     /// Fences every older producer of this id, ends what it had open, and returns when the markers of that are
@@ -102,8 +105,9 @@ impl TransactionalProducer {
                     tracing::debug!(%error, "init_transactions goes on");
                     // A refusal that comes at once must not turn into a busy loop.
                     std::thread::sleep(Duration::from_millis(50).min(left));
+                    self.poll(Duration::ZERO)?;
                 }
-                result => return result,
+                result => return result.map_err(|error| error.needing(Operation::Write, &self.id)),
             }
         }
     }
@@ -167,7 +171,10 @@ impl TransactionalProducer {
     pub fn poll(&mut self, timeout: Duration) -> Result<()> {
         self.client.poll_producer(timeout);
         self.delivered()?;
-        self.client.take_errors().into_iter().try_for_each(KafkaError::unless_repaired)
+        let errors = self.client.take_errors().into_iter();
+        errors
+            .map(|error| error.needing(Operation::Write, &self.id))
+            .try_for_each(KafkaError::unless_repaired)
     }
 
     /// Pushes out what is queued, at once, and waits until all of it is delivered.

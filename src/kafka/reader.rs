@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use super::errors::{Code, KafkaError, Result};
 use super::leaders::{self, Heard, Leaders};
-use super::native::{Client, MessageBatch, Partitions, Queue, Role};
+use super::native::{Client, Conf, MessageBatch, Partitions, Queue, Role};
+use super::permissions::{Operation, Resource};
 use super::properties::{Connection, Isolation};
 
 /// How long a broker holds a fetch at a partition's end. New records end the wait; long waits save requests.
@@ -39,6 +40,7 @@ const SCAN_FETCH_WAIT: Duration = Duration::from_millis(10);
 /// The consumer's main handle.
 pub struct Reader {
     client: Arc<Client>,
+    group: Resource,
     /// Where silence matters.
     leaders: Option<Leaders>,
 }
@@ -93,8 +95,7 @@ impl Reader {
             None => connection.consumer(group_id, Isolation::Committed, SOURCE_FETCH_WAIT),
             Some(after) => connection.watched_consumer(group_id, SOURCE_FETCH_WAIT, leaders::interval(after)),
         };
-        let client = Client::new(Role::Consumer, &conf)?;
-        let mut reader = Self { client, leaders: idle_after.map(Leaders::new) };
+        let mut reader = Self { leaders: idle_after.map(Leaders::new), ..Self::with(&conf, group_id)? };
         let queues = reader.assign(assignments)?;
         Ok((reader, queues))
     }
@@ -106,7 +107,17 @@ impl Reader {
     /// `Config` for what librdkafka refuses.
     pub fn idle(connection: &Connection, group_id: &str, isolation: Isolation) -> Result<Self> {
         let conf = connection.consumer(group_id, isolation, SCAN_FETCH_WAIT);
-        Ok(Self { client: Client::new(Role::Consumer, &conf)?, leaders: None })
+        Self::with(&conf, group_id)
+    }
+
+    fn with(conf: &Conf, group_id: &str) -> Result<Self> {
+        let group = Resource::Group(group_id.to_owned());
+        Ok(Self { client: Client::new(Role::Consumer, conf)?, group, leaders: None })
+    }
+
+    /// librdkafka looks for the coordinator of a group that it never joins.
+    fn unless_repaired(&self, error: KafkaError) -> Result<()> {
+        error.needing(Operation::Read, &self.group).unless_repaired()
     }
 
     /// Splits off the queues and then assigns, once per consumer.
@@ -146,15 +157,18 @@ impl Reader {
             }
             for event in events {
                 if event.code != Code::PartitionEOF {
-                    let error = KafkaError::from_code("read from Kafka", event.code, event.message);
-                    error.unless_repaired()?;
+                    self.unless_repaired(KafkaError::from_code(
+                        "read from Kafka",
+                        event.code,
+                        event.message,
+                    ))?;
                 }
             }
         }
         if let (Some(leaders), Some(statistics)) = (&self.leaders, self.client.take_statistics()) {
             leaders.note(&statistics);
         }
-        self.client.take_errors().into_iter().try_for_each(KafkaError::unless_repaired)
+        self.client.take_errors().into_iter().try_for_each(|error| self.unless_repaired(error))
     }
 
     /// Commits group offsets, which serve lag tools only. Without `wait` the answer is not seen.
@@ -163,10 +177,11 @@ impl Reader {
     /// What the coordinator answers within `wait`; nobody needs to react to it.
     pub fn commit_offsets(&self, next_offsets: &[(&str, i32, i64)], wait: Option<Duration>) -> Result<()> {
         let offsets = Partitions::new(next_offsets.iter().copied())?;
-        match wait {
+        let committed = match wait {
             Some(timeout) => offsets.commit_and_wait(&self.client, timeout),
             None => offsets.commit(&self.client),
-        }
+        };
+        committed.map_err(|error| error.needing(Operation::Read, &self.group))
     }
 
     /// The group's committed offsets; their presence means that this is not a first start.
@@ -174,7 +189,8 @@ impl Reader {
     /// # Errors
     /// `Retry` without a coordinator in time, `Config` without permission.
     pub fn committed(&self, partitions: &[(&str, i32)], timeout: Duration) -> Result<Offsets> {
-        list(partitions, 0)?.committed(&self.client, timeout)
+        let committed = list(partitions, 0)?.committed(&self.client, timeout);
+        committed.map_err(|error| error.needing(Operation::Read, &self.group))
     }
 
     /// A partition's first offset and its last stable offset.
@@ -182,7 +198,9 @@ impl Reader {
     /// # Errors
     /// `Retry` without a leader in time, `Config` for a partition that does not exist.
     pub fn beginning_and_stable_end(&self, topic: &str, partition: i32, timeout: Duration) -> Result<Bounds> {
-        let (low, end) = self.client.query_bounds(topic, partition, timeout)?;
+        let bounds = self.client.query_bounds(topic, partition, timeout);
+        let (low, end) =
+            bounds.map_err(|error| error.needing(Operation::Describe, &Resource::Topic(topic.to_owned())))?;
         Ok(Bounds { low, end })
     }
 }
@@ -256,7 +274,9 @@ impl PartitionQueue {
                 // Records behind the event mean that the end has moved on.
                 reached_end = (event.after == batch.len()).then_some(self.next_offset);
             } else {
-                KafkaError::from_code(self.reading(), event.code, event.message).unless_repaired()?;
+                KafkaError::from_code(self.reading(), event.code, event.message)
+                    .needing(Operation::Read, &Resource::Topic(self.topic.to_string()))
+                    .unless_repaired()?;
             }
         }
         Ok(Fetched { batch, reached_end })

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka_sys as sys;
 use sys::rd_kafka_admin_op_t as op;
 
-use super::super::errors::{Code, KafkaError, Result, code_of};
-use super::super::permissions::Operation;
+use super::super::errors::{Code, Flags, KafkaError, Result, code_of};
+use super::super::permissions::{Operation, Resource as Guarded};
 use super::client::Client;
 use super::{ErrorText, c_string, millis, raw, text};
+
+/// While an answer is awaited, the client is asked this often whether there is any hope.
+const STEP: Duration = Duration::from_millis(100);
 
 /// Whose configuration is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -97,11 +100,18 @@ impl AdminQueue {
     fn answer(&self, what: &str, expected: c_int, timeout: Duration) -> Result<Answer> {
         // The request has the same limit, and answers with a time-out of its own; waiting a little longer
         // gets that answer, with its reason, and leaves none behind in the queue.
-        let timeout = timeout + Duration::from_secs(1);
-        // SAFETY: a live queue; an event that is returned is ours.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(timeout)) };
-        let Some(answer) = NonNull::new(event).map(Answer) else {
-            return Err(KafkaError::timed_out(what, "no answer from any broker"));
+        let deadline = Instant::now() + timeout + Duration::from_secs(1);
+        let answer = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // SAFETY: a live queue; an event that is returned is ours.
+            let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(left.min(STEP))) };
+            if let Some(answer) = NonNull::new(event).map(Answer) {
+                break answer;
+            }
+            self.client.hopeless().map_err(|error| KafkaError { what: what.to_owned(), ..error })?;
+            if left.is_zero() {
+                return Err(KafkaError::timed_out(what, "no answer from any broker"));
+            }
         };
         // SAFETY: a live event; its text is copied.
         let (kind, code, message) = unsafe {
@@ -112,11 +122,9 @@ impl AdminQueue {
             (sys::rd_kafka_event_type(event), code, message)
         };
         if code != 0 {
-            let mut error = self.client.error(what, code);
-            if !message.is_empty() && !error.message.contains(&message) {
-                error.message = format!("{message}; {}", error.message);
-            }
-            return Err(error);
+            // So that what went wrong meanwhile is known.
+            self.client.poll_producer(Duration::ZERO);
+            return Err(self.client.explain(what, code_of(code), Flags::default(), message));
         }
         if kind != expected {
             return Err(KafkaError::bug(what, format!("an answer of type {kind} instead of {expected}")));
@@ -124,7 +132,7 @@ impl AdminQueue {
         Ok(answer)
     }
 
-    /// Creates a topic. `Ok(false)`: there is one of this name already.
+    /// Creates a topic; `only_try`: asks whether it would be. `Ok(false)`: there is one of this name already.
     ///
     /// # Errors
     /// `Config` for what the broker refuses, `Retry` without an answer (the topic may exist then).
@@ -134,6 +142,7 @@ impl AdminQueue {
         partitions: i32,
         replication: i32,
         config: &[(&str, String)],
+        only_try: bool,
         timeout: Duration,
     ) -> Result<bool> {
         let what = format!("create topic {name}");
@@ -158,6 +167,17 @@ impl AdminQueue {
             unsafe { sys::rd_kafka_NewTopic_set_config(topic.0.as_ptr(), key.as_ptr(), value.as_ptr()) };
         }
         let options = self.options(&what, op::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout)?;
+        if only_try {
+            // SAFETY: live options and a buffer as long as we say. It refuses only requests that do not know this option.
+            unsafe {
+                sys::rd_kafka_AdminOptions_set_validate_only(
+                    options.0.as_ptr(),
+                    1,
+                    message.as_mut_ptr(),
+                    message.len(),
+                )
+            };
+        }
         let mut topics = [topic.0.as_ptr()];
         // SAFETY: all objects are alive during the call, which copies them.
         unsafe {
@@ -184,7 +204,8 @@ impl AdminQueue {
                 Code::TopicAlreadyExists => Ok(false),
                 code => {
                     let message = text(sys::rd_kafka_topic_result_error_string(*results));
-                    Err(KafkaError::from_code(what, code, message))
+                    let topic = Guarded::Topic(name.to_owned());
+                    Err(KafkaError::from_code(what, code, message).needing(Operation::Create, &topic))
                 }
             }
         }
@@ -237,7 +258,13 @@ impl AdminQueue {
             let code = code_of(raw::config_resource_error(*results));
             if code != Code::NoError {
                 let message = text(sys::rd_kafka_ConfigResource_error_string(*results));
-                return Err(KafkaError::from_code(what, code, message));
+                let guarded = match of {
+                    ConfigOf::Topic(topic) => Guarded::Topic(topic.to_owned()),
+                    ConfigOf::Broker(_) => Guarded::Cluster,
+                };
+                return Err(
+                    KafkaError::from_code(what, code, message).needing(Operation::DescribeConfigs, &guarded)
+                );
             }
             let mut count = 0;
             let entries = sys::rd_kafka_ConfigResource_configs(*results, &mut count);
@@ -304,7 +331,10 @@ impl AdminQueue {
                 Code::UnknownTopicOrPartition | Code::UnknownTopic => return Ok(None),
                 code => {
                     let message = text(sys::rd_kafka_error_string(error));
-                    return Err(KafkaError::from_code(what, code, message));
+                    let topic = Guarded::Topic(name.to_owned());
+                    return Err(
+                        KafkaError::from_code(what, code, message).needing(Operation::Describe, &topic)
+                    );
                 }
             }
             let mut count = 0;

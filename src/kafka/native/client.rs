@@ -14,6 +14,7 @@ use onceflow_protocol::ErrorKind;
 use rdkafka_sys as sys;
 
 use super::super::errors::{Code, Flags, KafkaError, Result, code_of};
+use super::super::permissions::{Operation, Resource};
 use super::conf::Conf;
 use super::{ErrorText, c_string, millis, raw, text};
 
@@ -114,6 +115,15 @@ impl Client {
         self.events().statistics.take()
     }
 
+    /// Serves the callbacks of a producer, and tells of what no waiting mends: a refused password, a refused certificate.
+    ///
+    /// # Errors
+    /// `Config`.
+    pub fn hopeless(&self) -> Result<()> {
+        self.poll_producer(Duration::ZERO);
+        self.take_errors().into_iter().find(|error| error.kind == ErrorKind::Config).map_or(Ok(()), Err)
+    }
+
     /// The newest client error that names a cause, with its age: often the reason behind a bare time-out.
     pub fn last_trouble(&self) -> Option<String> {
         let events = self.events();
@@ -167,7 +177,7 @@ impl Client {
     }
 
     /// Adds what this client knows: the cause behind `_FATAL`, and the last trouble behind a bare time-out.
-    fn explain(&self, what: &str, code: Code, flags: Flags, message: String) -> KafkaError {
+    pub(super) fn explain(&self, what: &str, code: Code, flags: Flags, message: String) -> KafkaError {
         if (flags.fatal || code == Code::Fatal)
             && let Some((cause, cause_message)) = self.fatal_cause()
         {
@@ -338,7 +348,8 @@ unsafe extern "C" fn on_error(
     };
     // "All brokers are down" only sums up what was said about each of them.
     if error.code != Some(Code::AllBrokersDown) || events.last.is_none() {
-        events.last = Some((Instant::now(), error.message.clone()));
+        let advice = error.advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
+        events.last = Some((Instant::now(), format!("{}{advice}", error.message)));
     }
     if events.errors.len() == KEPT_ERRORS {
         events.errors.pop_front();
@@ -368,21 +379,22 @@ unsafe extern "C" fn on_delivery(
 ) {
     // SAFETY: librdkafka passes a live message and the opaque pointer of `Client::new`. The code is read as
     // an integer, see the module header.
-    let (code, what, reason, mut events) = unsafe {
+    let (code, topic, what, reason, mut events) = unsafe {
         let code = std::ptr::addr_of!((*message).err).cast::<c_int>().read();
         if code == 0 {
             return;
         }
+        let topic = text(sys::rd_kafka_topic_name((*message).rkt));
         let what = format!(
-            "deliver a record of {} key and {} value bytes to {} [{}]",
+            "deliver a record of {} key and {} value bytes to {topic} [{}]",
             (*message).key_len,
             (*message).len,
-            text(sys::rd_kafka_topic_name((*message).rkt)),
             (*message).partition
         );
         // Not `rd_kafka_message_errstr`: for a produced message that would return its value as a C string.
-        (code, what, text(sys::rd_kafka_message_produce_errstr(message)), events_of(opaque))
+        (code, topic, what, text(sys::rd_kafka_message_produce_errstr(message)), events_of(opaque))
     };
+    let topic = Resource::Topic(topic);
     let error = match (code_of(code), fatal_cause(rk)) {
         // Records fail in several ways once the client is unusable; the cause says more.
         (_, Some((cause, message))) => {
@@ -393,6 +405,7 @@ unsafe extern "C" fn on_delivery(
             KafkaError::from_flags(what, code, Flags { requires_abort: true, ..Flags::default() }, reason)
         }
     };
+    let error = error.needing(Operation::Write, &topic);
     let more_telling = match &events.failed_delivery {
         None => true,
         Some(known) => known.kind == ErrorKind::EpochFailed && error.kind != ErrorKind::EpochFailed,

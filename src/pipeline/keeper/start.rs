@@ -11,6 +11,7 @@ use super::super::change::match_steps;
 use super::super::context::{Ends, SHARD, SINKS};
 use super::topology::{SourceTopic, existing};
 use super::{CALL, Done, Keeper, Trouble, config};
+use crate::connect;
 use crate::kafka::{self, Admin, ControlReader, ControlTopic, Creation, Isolation, NewTopic, Reader, Until};
 use crate::storage::{FileName, StorageErrorKind};
 
@@ -20,12 +21,17 @@ impl Keeper {
         let topic = ControlTopic { name: self.context.control_topic.clone(), shards: SHARD as i32 + 1 };
         let plan = self.context.plan.clone();
         let needed = self.context.transaction_timeout();
+        self.check_permissions()?;
         let admin = self.admin(SINKS)?;
         for output in &plan.output_topics {
             ensure_output(admin, output)?;
         }
-        let granted = admin.transaction_max_timeout(CALL)?;
-        if needed > granted {
+        let granted = match admin.transaction_max_timeout(CALL) {
+            // Not everybody may ask. Then the producer is refused when it is initialised.
+            Err(error) if error.is_unauthorized() => None,
+            answer => Some(answer?),
+        };
+        if let Some(granted) = granted.filter(|granted| needed > *granted) {
             return Err(config(format!(
                 "a transaction may have to stay open for {} ms (checkpoint.interval + checkpoint.timeout × (1 + \
                  tolerable_failures) + 30 s), but the brokers' transaction.max.timeout.ms is {}",
@@ -40,6 +46,29 @@ impl Keeper {
         self.source_topics()?;
         self.driver.event(Event::ControlTopicReady);
         Ok(())
+    }
+
+    /// What the pipeline may not do with its topics: all of it at once, and before anyone is fenced.
+    fn check_permissions(&mut self) -> Done {
+        let context = self.context.clone();
+        let mut needed = vec![(SINKS, connect::needed(&context))];
+        for (number, source) in context.plan.sources.iter().enumerate() {
+            if source.kafka.is_some() {
+                needed.push((context.cluster_of(number), connect::needed_by(&context, source)));
+            }
+        }
+        let mut missing = vec![];
+        for (cluster, permissions) in needed {
+            let admin = self.admin(cluster)?;
+            for permission in permissions {
+                missing.extend(connect::missing(&permission, admin, CALL)?);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        Err(config(format!("these ACLs are not granted: {}; {}", missing.join("; "), kafka::HOW_TO_GRANT)))
     }
 
     /// The newest committed claim and decision, as they are now.
