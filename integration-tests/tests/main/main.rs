@@ -24,6 +24,7 @@ mod secrets;
 mod service;
 mod sinks;
 mod sources;
+mod security;
 mod stateless;
 mod topology;
 mod transactions;
