@@ -10,7 +10,7 @@ use onceflow_integration_tests::fold::Window;
 use onceflow_integration_tests::kafka::Kafka;
 use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
-use onceflow_integration_tests::topic::write_all;
+use onceflow_integration_tests::topic::{Live, write_all};
 use onceflow_integration_tests::verify::verify;
 
 /// Exit code of what no restart mends.
@@ -22,17 +22,18 @@ const WRONG: &str = "dont-tell-77c1";
 /// Users from whom one ACL each is withheld; more of them than there are ACLs.
 const DEPRIVED: usize = 16;
 
-/// A broker whose user `trusted` may do everything, and all others nothing.
+/// A broker whose users `trusted` and `revoked` may do everything, and all others nothing.
 fn broker() -> &'static Kafka {
     static BROKER: OnceLock<Kafka> = OnceLock::new();
     BROKER.get_or_init(|| {
-        let mut users = vec![format!("trusted:{PASSWORD}"), format!("exact:{PASSWORD}")];
+        let named = ["trusted", "revoked", "exact"].map(|user| format!("{user}:{PASSWORD}"));
+        let mut users = Vec::from(named);
         users.extend((0..DEPRIVED).map(|i| format!("{}:{PASSWORD}", deprived(i))));
         let users: Vec<&str> = users.iter().map(String::as_str).collect();
         let kafka = Kafka::start_guarded(&users);
         let everything = ["--topic", "*", "--group", "*", "--transactional-id", "*"];
-        let grant = ["--add", "--allow-principal", "User:trusted", "--operation", "All"];
-        kafka.acls(&[&grant[..], &everything[..]].concat());
+        let everybody = ["--allow-principal", "User:trusted", "--allow-principal", "User:revoked"];
+        kafka.acls(&[&["--add", "--operation", "All"], &everybody[..], &everything[..]].concat());
         kafka
     })
 }
@@ -174,6 +175,33 @@ fn the_printed_acls_are_enough() {
     assert_eq!(code, Some(0), "{checks}");
     Daemon::run_until_end(&scenario, &file);
     // A second start finds everything there, and needs no more than the first.
+    Daemon::run_until_end(&scenario, &file);
+    verify(&scenario, Window::TUMBLING);
+}
+
+#[test]
+fn an_acl_that_is_taken_away_ends_a_running_pipeline_and_loses_nothing() {
+    let scenario = Scenario::on(broker(), "revoked");
+    scenario.create_topics(4);
+    let file = Access::tls(Some("revoked")).pipeline(&scenario);
+    let live = Live::start(scenario.kafka, &scenario.input(), 3_000, Orders::default().endless());
+    let mut daemon = Daemon::run(&scenario, &file);
+    daemon.eventually_alive("to commit rows", |daemon| {
+        daemon.metric("onceflow_records_committed_total", &[]).filter(|rows| *rows > 0.0)
+    });
+    // A refusal goes before every grant.
+    let output = scenario.output();
+    let deny = ["--deny-principal", "User:revoked", "--operation", "Write", "--topic", &output];
+    scenario.kafka.acls(&[&["--add"], &deny[..]].concat());
+    assert_eq!(daemon.wait().code(), CONFIG, "{}", daemon.log_end());
+    let log = daemon.log();
+    let told = log
+        .lines()
+        .any(|line| line.contains(" ERROR ") && line.contains(&format!("Write on topic `{output}`")));
+    assert!(told, "{}", daemon.log_end());
+
+    scenario.kafka.acls(&[&["--remove", "--force"], &deny[..]].concat());
+    live.stop();
     Daemon::run_until_end(&scenario, &file);
     verify(&scenario, Window::TUMBLING);
 }

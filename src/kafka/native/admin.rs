@@ -101,6 +101,8 @@ impl AdminQueue {
         // The request has the same limit, and answers with a time-out of its own; waiting a little longer
         // gets that answer, with its reason, and leaves none behind in the queue.
         let deadline = Instant::now() + timeout + Duration::from_secs(1);
+        // What was wrong before this request may be right by now.
+        self.client.take_errors();
         let answer = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // SAFETY: a live queue; an event that is returned is ours.
