@@ -105,7 +105,7 @@ fn permissions_are_printed_as_commands() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let commands: Vec<&str> = said.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(commands.len(), 7, "{said}");
+    assert_eq!(commands.len(), 6, "{said}");
     assert!(commands.iter().all(
         |command| command.starts_with("kafka-acls --bootstrap-server ") && command.contains(" User:me ")
     ));
