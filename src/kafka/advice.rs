@@ -37,6 +37,9 @@ pub(super) fn property(code: Code, message: &str) -> Option<&'static str> {
             "the brokers want a certificate of a client that they trust: `ssl.certificate.location` and `ssl.key.location` in \
              `kafka.properties`",
         ),
+        Code::Authentication if message.contains("not valid in current SASL state") => {
+            Some("the brokers want no SASL at this port: check `security.protocol` in `kafka.properties`")
+        }
         Code::Authentication if message.contains("mechanism handshake failed") => {
             Some("`sasl.mechanism` in `kafka.properties` must be one that the brokers offer")
         }
@@ -130,6 +133,8 @@ mod tests {
         assert!(error(Code::Authentication, scram).to_string().contains("`sasl.password`"));
         let mechanism = "sasl_ssl://b:1: SASL SCRAM-SHA-256 mechanism handshake failed: Broker: Unsupported SASL mechanism";
         assert!(error(Code::Authentication, mechanism).to_string().contains("; `sasl.mechanism`"));
+        let state = "sasl_plaintext://b:1: SASL PLAIN mechanism handshake failed: Broker: Request not valid in current SASL state";
+        assert!(error(Code::Authentication, state).to_string().contains("`security.protocol`"));
         let protocol =
             "b:1: ApiVersionRequest failed: Local: Timed out: probably due to broker version < 0.10";
         assert!(error(Code::OperationTimedOut, protocol).to_string().contains("`security.protocol`"));
