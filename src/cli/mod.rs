@@ -46,7 +46,19 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    Cli::parse().run()
+    let cli = Cli::parse();
+    if !matches!(cli.command, Command::Run(_) | Command::Demo(_)) {
+        end_with_the_pipe();
+    }
+    cli.run()
+}
+
+/// Lets a closed pipe (`… | head`) end a command that only prints, as people expect. What runs pipelines must not die of one.
+fn end_with_the_pipe() {
+    // SAFETY: no other thread runs yet, and the default action needs no handler.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
 }
 
 impl Cli {
