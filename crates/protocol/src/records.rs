@@ -155,7 +155,7 @@ pub struct Counts {
     pub late: u64,
     /// Records that went to the dead letter topic because they failed (late ones are counted as late).
     pub dead: u64,
-    /// Records dropped because they failed (`on_error: drop`).
+    /// Records dropped because they failed (`on_error: drop`), or because they are tombstones (`tombstones: skip`).
     pub dropped: u64,
     /// Records produced to sinks.
     pub out: u64,

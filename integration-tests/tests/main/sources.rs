@@ -194,3 +194,86 @@ fn a_timestamp_is_where_each_partition_starts() {
     Daemon::run_until_end(&scenario, &file);
     assert_eq!(copied(&scenario), expected);
 }
+
+#[test]
+fn raw_bytes_are_routed_by_what_their_records_say() {
+    let scenario = Scenario::new("raw");
+    scenario.create_topics(2);
+    let told = format!("{}.told", scenario.name);
+    scenario.kafka.create_topic(&told, 1);
+    let text = format!(
+        "{}sources:
+  bytes: {{ topics: [{}], format: raw, schema: {{ value: binary not null }}, tombstones: skip, on_error: dead_letter }}
+steps:
+  routed: {{ from: bytes, where: header('route') = 'a' and _key is distinct from 'no' }}
+  told:
+    from: routed
+    select: {{ topic: _topic, partition: _partition, offset: _offset, at: _timestamp, key: _key, headers: _headers }}
+sinks:
+  copy: {{ from: routed, topic: {}, format: raw }}
+  told: {{ from: told, where: _partition = 1, topic: {told}, format: {{ type: json, timestamps: epoch_ms }} }}
+",
+        scenario.preamble(&Settings { interval: "50ms", ..Settings::default() }),
+        scenario.input(),
+        scenario.output()
+    );
+    let file = scenario.write("pipeline.yaml", &text);
+    let records = (0..240).map(|i| {
+        let route = |to: &[u8]| ("route".to_owned(), Some(to.to_vec()));
+        // The last header of a name counts; one in twelve is not text, and fails where it is read.
+        let headers = match i % 4 {
+            0 => vec![route(b"b"), route(b"a"), ("n".to_owned(), None)],
+            1 => vec![route(b"a"), route(if i % 12 == 1 { b"\xff" } else { b"b" })],
+            2 => vec![],
+            _ => vec![route(b"a")],
+        };
+        let value = [Some(vec![0, 0xff, i as u8]), Some(vec![]), None][(i % 3) as usize].clone();
+        let key = [Some(&b"no"[..]), Some(b"yes"), None][(i / 4 % 3) as usize].map(<[u8]>::to_vec);
+        NewRecord { partition: (i % 2) as i32, timestamp: BASE + i, key, value, headers }
+    });
+    write_all(scenario.kafka, &scenario.input(), records);
+    Daemon::run_until_end(&scenario, &file);
+
+    let route = |record: &Record| {
+        let last = record.headers.iter().rfind(|(name, _)| name == "route");
+        last.and_then(|(_, value)| value.clone())
+    };
+    let input = scenario.committed(&scenario.input());
+    let there = |record: &&Record| record.value.is_some();
+    let routed: Vec<&Record> = input
+        .iter()
+        .filter(there)
+        .filter(|record| route(record).as_deref() == Some(b"a") && record.key.as_deref() != Some(b"no"))
+        .collect();
+    let by_time = |record: &Record| {
+        (record.timestamp, record.key.clone(), record.value.clone(), record.headers.clone())
+    };
+    let mut copied: Vec<_> = scenario.committed(&scenario.output()).iter().map(by_time).collect();
+    let mut expected: Vec<_> = routed.iter().map(|record| by_time(record)).collect();
+    copied.sort();
+    expected.sort();
+    assert!(expected.len() > 30, "{}", expected.len());
+    assert_eq!(copied, expected);
+
+    let text =
+        |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+    let expected: Vec<serde_json::Value> = routed
+        .iter()
+        .filter(|record| record.partition == 1)
+        .map(|record| {
+            let header = |(name, value): &(String, Option<Vec<u8>>)| serde_json::json!({ "name": name, "value": text(value) });
+            serde_json::json!({
+                "topic": scenario.input(),
+                "partition": 1,
+                "offset": record.offset,
+                "at": record.timestamp,
+                "key": text(&record.key),
+                "headers": record.headers.iter().map(header).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let told: Vec<_> = scenario.committed(&told).iter().map(Record::json).collect();
+    assert_eq!(told, expected);
+    let unreadable = input.iter().filter(there).filter(|record| route(record).as_deref() == Some(b"\xff"));
+    assert_eq!(scenario.committed(&scenario.dead_letter()).len(), unreadable.count());
+}
