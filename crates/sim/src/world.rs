@@ -217,8 +217,11 @@ impl World {
         self.outside.say(0, || "--- an operator's mistake".into());
         let last = self.outside.judge.last();
         let noted = self.outside.storage.confirmed.as_ref().map(|(_, requests)| requests);
-        if noted != last.map(|last| &last.requests) {
-            // A request that nobody knows to have been applied would be, and get over the mistake.
+        let again = format!(":{}", self.command.again);
+        let applied = last.is_some_and(|last| last.requests.iter().any(|id| id.ends_with(&again)));
+        if !applied || noted != last.map(|last| &last.requests) {
+            // A request that was not applied, or that nobody notes to have been, would be applied now: it could get over the mistake, or
+            // be decided before that is seen.
             self.command = Requests::default();
         }
         let manifest = last.and_then(|last| last.manifest.clone());
