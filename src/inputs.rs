@@ -112,9 +112,7 @@ impl Inputs {
     /// # Errors
     /// Every mistake in any of the files.
     pub fn load(&self) -> Result<Loaded, Mistakes> {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let settings = Settings::load(self.config.as_deref(), variables)
+        let settings = Settings::of_process(self.config.as_deref())
             .map_err(|error| Mistakes::from(error.to_string()))?;
         if let Some(token) = &settings.http.token {
             let mut secrets = Secrets::default();

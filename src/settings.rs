@@ -5,6 +5,7 @@
 //! setting are left alone: container platforms set such ones for any service of the same name (`ONCEFLOW_SERVICE_HOST`).
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -167,6 +168,16 @@ impl Default for Http {
 }
 
 impl Settings {
+    /// Reads the settings with the environment of this process, less what is not UTF-8.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of_process(file: Option<&Path>) -> Result<Settings, SettingsError> {
+        let text =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self::load(file, std::env::vars_os().filter_map(text))
+    }
+
     /// Reads the settings. `file` must exist; without one, [`DEFAULT_FILE`] is read if it does. `variables` is the environment.
     pub fn load(
         file: Option<&Path>,

@@ -351,12 +351,12 @@ impl Supervisor {
         let (namespace, until_end) = (&shared.settings.namespace, shared.mode.until_end);
         let mut running = Weak::new();
         let once = shared.mode.requests.clone();
-        let (mut view, mut history) = (None, Arc::default());
+        let (mut view, mut history) = (Arc::new(View::new()), Arc::default());
         match Context::new(plan.clone(), namespace, until_end, once, metrics.clone()) {
             Ok(context) => {
                 let context = Arc::new(context);
                 running = Arc::downgrade(&context);
-                (view, history) = (Some(context.view.clone()), context.history.clone());
+                (view, history) = (context.view.clone(), context.history.clone());
                 let (driver, name) = (Driver::new(context, status, inbox), name.clone());
                 let changes = shared.changes.clone();
                 std::thread::Builder::new().name(format!("driver-{name}")).spawn(move || {
@@ -371,7 +371,6 @@ impl Supervisor {
                 ended.send_replace(Some(end));
             }
         }
-        let view = view.unwrap_or_else(|| Arc::new(View::new()));
         let supervised = Supervised { file, plan, requests, context: running, view, history, outcome };
         table.pipelines.insert(name, supervised);
         Ok(())

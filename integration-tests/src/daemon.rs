@@ -40,6 +40,11 @@ impl Daemon {
         Self::start(scenario, file, &[], &[("ONCEFLOW_KILL_AT", point)])
     }
 
+    /// One after the other, each armed for the next of these points, until it has killed itself there.
+    pub fn die_at(scenario: &Scenario, file: &Path, points: &[&str]) {
+        points.iter().for_each(|point| Self::run_armed(scenario, file, point).wait_for_self_kill());
+    }
+
     /// `onceflow run ARGUMENTS… FILE` with further environment variables.
     pub fn start(scenario: &Scenario, file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let log = scenario.dir().join(unique("daemon") + ".log");

@@ -1,14 +1,11 @@
 //! `onceflow validate --against-running`: what a deployment would do to the pipelines as they run now.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use onceflow_protocol::coordinator::Requests;
-
+use super::validate::context;
 use crate::daemon;
 use crate::inputs::Loaded;
-use crate::metrics::Metrics;
-use crate::pipeline::{Context, foresee};
+use crate::pipeline::foresee;
 
 /// Asks the cluster and the checkpoint storage, and says what would happen. Exit code 78 if a start would be refused, 75 if nobody could
 /// be asked.
@@ -16,14 +13,10 @@ use crate::pipeline::{Context, foresee};
 /// # Errors
 /// If metrics cannot be made; a bug.
 pub fn against_running(loaded: &Loaded) -> anyhow::Result<ExitCode> {
-    let metrics = Metrics::new()?;
     let mut code = 0;
     for pipeline in &loaded.pipelines {
-        let (plan, namespace) = (&pipeline.plan, &loaded.settings.namespace);
-        let (file, name) = (pipeline.file.display(), &plan.pipeline);
-        let once = Requests::default();
-        let figures = Arc::new(metrics.pipeline(name)?);
-        let found = Context::new(plan.clone(), namespace, false, once, figures)
+        let (file, name) = (pipeline.file.display(), &pipeline.plan.pipeline);
+        let found = context(loaded, &pipeline.plan)?
             .map_err(|error| error.to_string())
             .and_then(|context| foresee(&context));
         match found {

@@ -38,9 +38,7 @@ impl DaemonArgs {
     /// # Errors
     /// If the settings have a mistake.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let settings = Settings::load(self.config.as_deref(), variables)?;
+        let settings = Settings::of_process(self.config.as_deref())?;
         let base = match &self.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(settings.http.listen)),
@@ -66,11 +64,8 @@ impl Client {
     /// # Errors
     /// If no daemon answers, or what it says instead.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let mut request = self.agent.get(format!("{}/api/v1{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
-        }
-        self.answer(request.call())
+        let request = self.agent.get(format!("{}/api/v1{path}", self.base));
+        self.answer(self.authorized(request).call())
     }
 
     /// Orders something, and waits until it is done.
@@ -78,12 +73,16 @@ impl Client {
     /// # Errors
     /// As [`Self::get`].
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
-        let mut request = self.agent.post(format!("{}/api/v1{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
-        }
+        let request = self.agent.post(format!("{}/api/v1{path}", self.base));
         let body = serde_json::to_vec(body)?;
-        self.answer(request.header("Content-Type", "application/json").send(body))
+        self.answer(self.authorized(request).header("Content-Type", "application/json").send(body))
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {}", token.reveal())),
+            None => request,
+        }
     }
 
     fn answer<T: DeserializeOwned>(

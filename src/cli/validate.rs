@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use onceflow_engine::plan::{Kafka, Plan};
 use onceflow_protocol::coordinator::Requests;
 use serde::Serialize;
@@ -12,10 +12,11 @@ use serde::Serialize;
 use super::against::against_running;
 use super::exit::{ended, refuse};
 use super::progress::Progress;
+use super::status::Format;
 use crate::connect::{self, Check, Verdict, connect_arguments, default_principal, needed, needed_by};
 use crate::daemon;
 use crate::inputs::{Inputs, Loaded};
-use crate::kafka::Permission;
+use crate::kafka::{KafkaError, Permission};
 use crate::metrics::Metrics;
 use crate::pipeline::Context;
 use crate::secrets::{mask, mask_quoted};
@@ -48,15 +49,6 @@ pub struct ValidateArgs {
     /// How to say it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
-enum Format {
-    /// For a terminal
-    #[default]
-    Text,
-    /// For a program
-    Json,
 }
 
 /// A pipeline without mistakes in its file.
@@ -95,7 +87,7 @@ impl ValidateArgs {
             let name = &pipeline.plan.pipeline;
             let checks = match self.connect {
                 false => None,
-                true => Some(match context(loaded, &pipeline.plan)? {
+                true => Some(match checked(loaded, &pipeline.plan)? {
                     Ok(context) => {
                         connect::check(&context, &mut |what| progress.show(&format!("{name}: {what}")))
                     }
@@ -140,7 +132,7 @@ impl ValidateArgs {
     fn print_permissions(&self, loaded: &Loaded) -> anyhow::Result<ExitCode> {
         for pipeline in &loaded.pipelines {
             let plan = &pipeline.plan;
-            let context = context(loaded, plan)?
+            let context = checked(loaded, plan)?
                 .map_err(|check| anyhow::anyhow!("{}: {}", check.what, check.detail))?;
             let principal = self.principal.clone().unwrap_or_else(|| default_principal(&plan.kafka));
             println!("# What pipeline `{}` needs, as {principal}, and nothing more.", plan.pipeline);
@@ -169,10 +161,13 @@ impl ValidateArgs {
 }
 
 /// What the pipeline's threads would know; or that librdkafka refuses its properties.
-fn context(loaded: &Loaded, plan: &Arc<Plan>) -> anyhow::Result<Result<Context, Check>> {
+pub(super) fn context(loaded: &Loaded, plan: &Arc<Plan>) -> anyhow::Result<Result<Context, KafkaError>> {
     let metrics = Arc::new(Metrics::new()?.pipeline(&plan.pipeline)?);
-    let context = Context::new(plan.clone(), &loaded.settings.namespace, false, Requests::default(), metrics);
-    Ok(context.map_err(|error| Check {
+    Ok(Context::new(plan.clone(), &loaded.settings.namespace, false, Requests::default(), metrics))
+}
+
+fn checked(loaded: &Loaded, plan: &Arc<Plan>) -> anyhow::Result<Result<Context, Check>> {
+    Ok(context(loaded, plan)?.map_err(|error| Check {
         what: "kafka.properties".to_owned(),
         result: Verdict::Failed,
         detail: error.to_string(),

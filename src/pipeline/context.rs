@@ -15,6 +15,7 @@ use super::view::View;
 use crate::kafka::{Connection, KafkaError};
 use crate::metrics::PipelineMetrics;
 use crate::state::cache_bytes;
+use crate::storage::{ShardStorage, StorageError};
 
 /// The only shard of a single instance.
 pub const SHARD: u32 = 0;
@@ -221,6 +222,14 @@ fn check_control_topic(plan: &Plan, control_topic: &str) -> Result<(), KafkaErro
     }
     let message = format!("`{control_topic}` is the pipeline's control topic: nothing else can be in it");
     Err(KafkaError::config("name the control topic", message))
+}
+
+/// Where the snapshots of a pipeline's one shard are; made if it is not there.
+///
+/// # Errors
+/// Those of the file system.
+pub fn open_storage(plan: &Plan, namespace: &str) -> Result<ShardStorage, StorageError> {
+    ShardStorage::open(&plan.checkpoint.storage, namespace, &plan.pipeline, SHARD)
 }
 
 /// Milliseconds since the epoch, for what people read and for what the broker compares with its own clock; no decision of the

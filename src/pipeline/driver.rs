@@ -118,16 +118,16 @@ impl Driver {
                 self.waiters.asks(waiter);
                 self.handle(Event::Trigger);
             }
+            Request::Checkpoint(waiter) => {
+                // Who has gone away needs no answer.
+                let _ = waiter.send(Answer::NotRunning);
+            }
             Request::Savepoint { reply, .. } if self.coordinator.phase() == Phase::Fenced => {
                 let _ = reply.send(Err("another instance has taken over".to_owned()));
             }
             Request::Savepoint { name, reply } => {
                 self.waiting.push((name.clone(), reply));
                 self.handle(Event::Savepoint(name));
-            }
-            Request::Checkpoint(waiter) => {
-                // Who has gone away needs no answer.
-                let _ = waiter.send(Answer::NotRunning);
             }
         }
     }

@@ -16,7 +16,7 @@ use onceflow_protocol::coordinator::KeptSnapshot;
 use onceflow_protocol::{Decision, Epoch, ManifestRef};
 use serde::{Deserialize, Serialize};
 
-use super::context::{SHARD, wall_clock_ms};
+use super::context::{open_storage, wall_clock_ms};
 use super::manifest::{self, Manifest};
 use crate::storage::{FileName, ShardStorage, StorageError, StorageErrorKind, check_savepoint_name};
 
@@ -120,7 +120,7 @@ pub fn savepoints(
     plan: &Plan,
     namespace: &str,
 ) -> Result<Vec<Result<Savepoint, StorageError>>, StorageError> {
-    let storage = ShardStorage::open(&plan.checkpoint.storage, namespace, &plan.pipeline, SHARD)?;
+    let storage = open_storage(plan, namespace)?;
     let names = storage.savepoints()?;
     let mut all: Vec<_> =
         names.iter().map(|name| read(&storage, name).map(|(savepoint, _)| savepoint)).collect();

@@ -167,8 +167,8 @@ impl View {
             .collect();
     }
 
-    /// Records behind each of these positions.
-    pub fn lag<'p>(&self, lags: impl Iterator<Item = (&'p Position, i64)>) {
+    /// Records behind each of these positions; their sum.
+    pub fn lag<'p>(&self, lags: impl Iterator<Item = (&'p Position, i64)>) -> i64 {
         let mut progress = self.lock();
         let mut sum = 0;
         for (index, (position, records)) in lags.enumerate() {
@@ -176,6 +176,7 @@ impl View {
             sum += records;
         }
         progress.lag_records = Some(sum);
+        sum
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -226,7 +227,7 @@ mod tests {
         for (index, position) in positions.iter().enumerate() {
             view.at_barrier(index, position, index == 1);
         }
-        view.lag(positions.iter().zip([1, 2, 4]));
+        assert_eq!(view.lag(positions.iter().zip([1, 2, 4])), 7);
         assert_eq!(view.read().lag_records, Some(7));
         // Whatever place it is said to have.
         view.at_barrier(2, &at("a", 0, 9), false);

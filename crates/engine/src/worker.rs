@@ -26,6 +26,7 @@ use self::trouble::Subject;
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
 use crate::errors_stream::{self, Failure};
+use crate::expr::Expr;
 use crate::formats::decode::Decoder;
 use crate::message::MessageBatch;
 pub use crate::operators::counts::{Counts, StageCounts, WorkerCounts};
@@ -270,15 +271,25 @@ impl Worker {
         Ok(())
     }
 
+    fn keep_where(
+        &mut self,
+        call: &mut Call,
+        stage: Stage,
+        filter: &Expr,
+        rows: Batch,
+    ) -> Result<Batch, WorkerError> {
+        let (kept, failed) = keep_where(filter, &rows)?;
+        self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
+        self.fail_all(call, stage, &rows, &failed)?;
+        Ok(kept)
+    }
+
     fn run_step(&mut self, call: &mut Call, step: usize, mut rows: Batch) -> Result<(), WorkerError> {
         let stage = Stage::Step(step);
         let graph = call.graph;
         let plan = &graph.plan.steps[step];
         if let Some(filter) = &plan.filter {
-            let (kept, failed) = keep_where(filter, &rows)?;
-            self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
-            self.fail_all(call, stage, &rows, &failed)?;
-            rows = kept;
+            rows = self.keep_where(call, stage, filter, rows)?;
         }
         if let Some(exprs) = &plan.project {
             let (projected, failed) = project(exprs, &plan.projected_schema, rows.clone())?;
@@ -342,10 +353,7 @@ impl Worker {
         let graph = call.graph;
         let plan = &graph.plan.sinks[sink];
         if let Some(filter) = &plan.filter {
-            let (kept, failed) = keep_where(filter, &rows)?;
-            self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
-            self.fail_all(call, stage, &rows, &failed)?;
-            rows = kept;
+            rows = self.keep_where(call, stage, filter, rows)?;
         }
         let writer = &graph.sinks[sink];
         let (kept, values, failed) = evaluate_all(writer.exprs().iter(), rows.clone())?;

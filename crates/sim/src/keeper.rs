@@ -170,8 +170,8 @@ impl Keeper {
         );
         if is_question && outside.strikes(Hazard::CallFails) {
             outside.coverage.row("retriable failure");
-            let message = format!("{effect:?}").chars().take(30).collect();
-            return out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Retry, message })));
+            let message = format!("{effect:?}").chars().take(30).collect::<String>();
+            return out.push_back(Mail::failed(ErrorKind::Retry, message));
         }
         let answer = match effect {
             Effect::EnsureControlTopic => Event::ControlTopicReady,
@@ -251,7 +251,7 @@ impl Keeper {
                 }
                 if outside.now_ms >= deadline_ms {
                     let message = "the claim did not appear".to_owned();
-                    out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Retry, message })));
+                    out.push_back(Mail::failed(ErrorKind::Retry, message));
                     return true;
                 }
                 self.job = Some(Job::Await { claim, deadline_ms });
@@ -291,7 +291,7 @@ impl Keeper {
             Job::Import { mut unsynced, mut written, manifest } => {
                 if outside.now_ms < outside.storage_full_until_ms || outside.strikes(Hazard::StorageFails) {
                     let message = "the storage refuses".to_owned();
-                    out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Retry, message })));
+                    out.push_back(Mail::failed(ErrorKind::Retry, message));
                     return true;
                 }
                 if let Some((name, mut file)) = unsynced.pop() {
@@ -361,7 +361,7 @@ impl Keeper {
         let frozen: Vec<&Frozen> = self.frozen.iter().flatten().collect();
         if frozen.len() != self.workers {
             let message = "a snapshot without every worker's changes".to_owned();
-            return out.push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Bug, message })));
+            return out.push_back(Mail::failed(ErrorKind::Bug, message));
         }
         let mut unsynced = vec![];
         let content = if outside.config.plans.is_none() {
@@ -376,8 +376,7 @@ impl Keeper {
                 manifest.cold.push((name.clone(), run));
                 let Some(rows) = self.cold_frozen.get(&run) else {
                     let message = format!("{run:?} is not in the cold store");
-                    return out
-                        .push_back(Mail::Driver(Event::Failed(Failure { kind: ErrorKind::Bug, message })));
+                    return out.push_back(Mail::failed(ErrorKind::Bug, message));
                 };
                 if outside.storage.read(name).is_none_or(|file| file.unsynced_by.is_some()) {
                     let content = Content::Cold(rows.clone());

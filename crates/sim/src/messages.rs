@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use onceflow_protocol::coordinator::{Effect, Event};
-use onceflow_protocol::{Claim, Decision, Epoch, Frontiers};
+use onceflow_protocol::coordinator::{Effect, Event, Failure};
+use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
 
 use crate::row::Row;
 use crate::task::{Frozen, Part};
@@ -68,6 +68,13 @@ pub enum Mail {
     Worker(usize, ToWorker),
     /// The run's workers, from the keeper.
     Workers(Vec<WorkerThread>),
+}
+
+impl Mail {
+    /// To the driver: a thread's failure.
+    pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::Driver(Event::Failed(Failure { kind, message: message.into() }))
+    }
 }
 
 /// Messages in the order in which they were sent.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use onceflow_protocol::coordinator::{Event, Failure};
+use onceflow_protocol::coordinator::Event;
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{Claim, Decision, Epoch, EpochGate, ErrorKind};
 
@@ -296,6 +296,6 @@ impl Sink {
     fn fail(&mut self, kind: ErrorKind, message: &str, out: &mut Outbox) {
         self.over = true;
         self.call = None;
-        out.push_back(Mail::Driver(Event::Failed(Failure { kind, message: message.into() })));
+        out.push_back(Mail::failed(kind, message));
     }
 }

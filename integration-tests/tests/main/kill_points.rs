@@ -14,9 +14,7 @@ fn check(name: &str, points: &[&str]) {
     let settings = Settings { interval: "50ms", parallelism: 2, ..Settings::default() };
     let file = scenario.write_windowed(&settings);
     let live = Live::start(scenario.kafka, &scenario.input(), 3_000, Orders::default().endless());
-    for point in points {
-        Daemon::run_armed(&scenario, &file, point).wait_for_self_kill();
-    }
+    Daemon::die_at(&scenario, &file, points);
     live.stop();
     Daemon::run_until_end(&scenario, &file);
     verify(&scenario, Window::TUMBLING);

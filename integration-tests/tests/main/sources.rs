@@ -74,11 +74,9 @@ fn the_example_passes_what_it_does_not_name_and_tombstones_in_their_order() {
     let file = scenario.write("pipeline.yaml", &format!("{}sources:{example}", scenario.preamble(&settings)));
 
     let live = Live::start(scenario.kafka, &scenario.input(), 3_000, (0..).map(record));
-    for point in
-        ["after-epoch-zero", "after-decision:2", "after-commit:3", "after-decision", "after-confirmed"]
-    {
-        Daemon::run_armed(&scenario, &file, point).wait_for_self_kill();
-    }
+    let points =
+        ["after-epoch-zero", "after-decision:2", "after-commit:3", "after-decision", "after-confirmed"];
+    Daemon::die_at(&scenario, &file, &points);
     live.stop();
     Daemon::run_until_end(&scenario, &file);
 

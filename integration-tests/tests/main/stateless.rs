@@ -45,11 +45,9 @@ fn every_record_passes_once_however_often_it_is_killed() {
     scenario.kafka.create_topic(&german, 3);
     let file = write(&scenario, &german);
     let live = Live::start(scenario.kafka, &scenario.input(), 3_000, Orders::default().endless());
-    for point in
-        ["after-epoch-zero", "after-decision:2", "after-commit:3", "after-decision", "after-confirmed"]
-    {
-        Daemon::run_armed(&scenario, &file, point).wait_for_self_kill();
-    }
+    let points =
+        ["after-epoch-zero", "after-decision:2", "after-commit:3", "after-decision", "after-confirmed"];
+    Daemon::die_at(&scenario, &file, &points);
     live.stop();
     Daemon::run_until_end(&scenario, &file);
 

@@ -7,12 +7,11 @@ use onceflow_engine::plan::{Plan, Source};
 use onceflow_protocol::Decision;
 
 use super::super::change::match_steps;
-use super::super::context::{Context, SHARD, SINKS};
+use super::super::context::{Context, SINKS, open_storage};
 use super::restore::read_manifest;
-use super::start::parse_decision;
+use super::start::{control_reader, parse_decision};
 use super::{CALL, Done, Trouble};
-use crate::kafka::{Admin, ControlReader, Isolation, Newest, Until};
-use crate::storage::ShardStorage;
+use crate::kafka::{Admin, Isolation, Newest, Until};
 
 /// What would happen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -41,13 +40,7 @@ fn look(context: &Context) -> Done<Foresight> {
     if Admin::open(&context.connections[SINKS])?.describe_topic(&context.control_topic, CALL)?.is_none() {
         return Ok(Foresight::default());
     }
-    let reader = ControlReader::open(
-        &context.connections[SINKS],
-        &context.group_id,
-        &context.control_topic,
-        SHARD as i32,
-        Isolation::Committed,
-    )?;
+    let reader = control_reader(context, Isolation::Committed)?;
     let enough = |newest: &Newest| newest.get(Decision::KEY.as_bytes()).is_some();
     let newest = reader.newest(Until::End, &enough, Instant::now() + CALL)?;
     let Some(record) = newest.get(Decision::KEY.as_bytes()) else { return Ok(Foresight::default()) };
@@ -56,8 +49,7 @@ fn look(context: &Context) -> Done<Foresight> {
     let manifest = match &decision.manifest {
         None => None,
         Some(reference) => {
-            let storage =
-                ShardStorage::open(&plan.checkpoint.storage, &context.namespace, &plan.pipeline, SHARD)?;
+            let storage = open_storage(plan, &context.namespace)?;
             Some(read_manifest(&storage, &plan.pipeline, reference)?)
         }
     };

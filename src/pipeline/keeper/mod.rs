@@ -25,7 +25,7 @@ use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure};
 use onceflow_protocol::{Decision, ErrorKind, Position, TopicIdentity};
 
-use super::context::{Context, SHARD};
+use super::context::{Context, open_storage};
 use super::kill_point::KillPoint;
 use super::load::Load;
 use super::manifest::StepState;
@@ -270,8 +270,7 @@ impl Keeper {
         }
         self.measured_at = Some(Instant::now());
         if let Some(lag) = self.lag(Instant::now() + MEASURE_LIMIT) {
-            self.context.metrics.source_lag_records.set(lag.iter().map(|(_, records)| records).sum());
-            self.context.view.lag(lag.into_iter());
+            self.context.metrics.source_lag_records.set(self.context.view.lag(lag.into_iter()));
         }
         self.look_at_topics(Instant::now() + MEASURE_LIMIT)
     }
@@ -303,8 +302,7 @@ impl Keeper {
         if let Some(storage) = &self.storage {
             return Ok(storage.clone());
         }
-        let (root, context) = (&self.context.plan.checkpoint.storage, &self.context);
-        let storage = ShardStorage::open(root, &context.namespace, &context.plan.pipeline, SHARD)?;
+        let storage = open_storage(&self.context.plan, &self.context.namespace)?;
         Ok(self.storage.insert(storage).clone())
     }
 

@@ -8,7 +8,7 @@ use onceflow_protocol::coordinator::{ControlRecord, Event, Failure, Fate, SeenCl
 use onceflow_protocol::{Claim, ClaimId, Decision, Epoch, ErrorKind, FORMAT_VERSION, NextOffset, Position};
 
 use super::super::change::match_steps;
-use super::super::context::{Ends, SHARD, SINKS};
+use super::super::context::{Context, Ends, SHARD, SINKS};
 use super::topology::{SourceTopic, existing};
 use super::{CALL, Done, Keeper, Trouble, config};
 use crate::connect;
@@ -329,21 +329,19 @@ impl Keeper {
     }
 
     fn control_reader(&self, isolation: Isolation) -> Done<ControlReader> {
-        let context = &self.context;
-        let reader = ControlReader::open(
-            &context.connections[SINKS],
-            &context.group_id,
-            &context.control_topic,
-            SHARD as i32,
-            isolation,
-        );
-        Ok(reader?)
+        control_reader(&self.context, isolation)
     }
 
     /// Longer than a transaction: an older instance's may have to time out before the control partition moves on.
     fn deadline(&self) -> Instant {
         Instant::now() + self.context.transaction_timeout() + Duration::from_secs(30)
     }
+}
+
+/// A reader of the pipeline's control topic.
+pub(super) fn control_reader(context: &Context, isolation: Isolation) -> Done<ControlReader> {
+    let (connection, group) = (&context.connections[SINKS], &context.group_id);
+    Ok(ControlReader::open(connection, group, &context.control_topic, SHARD as i32, isolation)?)
 }
 
 /// Where `start` is in a partition.

@@ -10,6 +10,7 @@ use onceflow_engine::plan::Source;
 use onceflow_protocol::coordinator::Event;
 use onceflow_protocol::{Position, TopicIdentity};
 
+use super::super::context::SINKS;
 use super::{CALL, Done, Keeper, Trouble, config};
 use crate::kafka::{Admin, Isolation, KafkaError, Reader, TopicDescription};
 
@@ -74,7 +75,7 @@ impl Keeper {
             return Ok(vec![]);
         }
         let is_new = |topic: &String| {
-            let own = cluster == 0 && *topic == context.control_topic;
+            let own = cluster == SINKS && *topic == context.control_topic;
             !own && !source.topics.contains(topic) && source.reads(topic)
         };
         let mut topics: Vec<String> =
