@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::durable::{Temporary, create_directory, links_unsupported, sync_directory};
 use super::name::check_component;
@@ -13,6 +14,8 @@ use super::{FileName, StorageError};
 const SAVEPOINTS: &str = "savepoints";
 /// How the directory of a savepoint ends while it is made.
 const UNFINISHED: &str = ".tmp";
+/// After this time nobody is making it any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// The files of one shard. Calls block, and may come from several threads at once.
 #[derive(Clone, Debug)]
@@ -135,6 +138,7 @@ impl ShardStorage {
         let parent = self.directory.join(SAVEPOINTS);
         let directory = parent.join(format!("{name}.{:016x}{UNFINISHED}", rand::random::<u64>()));
         create_directory(&directory)?;
+        remove_abandoned(&parent);
         let draft = ShardStorage { directory };
         let published = fill(&draft).and_then(|()| {
             // Renaming a directory over another works only where that is empty.
@@ -145,7 +149,7 @@ impl ShardStorage {
             Ok(sync_directory(&parent)?)
         });
         if published.is_err() {
-            // A crash leaves it behind: it has no name that a savepoint could have.
+            // A crash leaves it behind, until another savepoint is made: it has no name that a savepoint could have.
             let _ = fs::remove_dir_all(&draft.directory);
         }
         published
@@ -275,6 +279,20 @@ impl ShardStorage {
     }
 }
 
+/// Removes what crashes have left of savepoints that were being made. Nobody works on one for so long; who cannot remove it leaves it.
+fn remove_abandoned(savepoints: &Path) {
+    let is_old = |path: &Path| {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED))
+    };
+    for entry in fs::read_dir(savepoints).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.to_string_lossy().ends_with(UNFINISHED) && is_old(&path) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
 /// Refuses what cannot be the name of a savepoint.
 pub fn check_savepoint_name(name: &str) -> Result<(), StorageError> {
     check_component(name).map_err(|what| StorageError::name(name, what))?;
@@ -291,6 +309,7 @@ fn length_of(path: &Path) -> Result<u64, StorageError> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::storage::StorageErrorKind;
@@ -498,11 +517,22 @@ mod tests {
         assert_eq!(storage.savepoints().unwrap(), ["late"]);
         assert_eq!(storage.savepoint("late").unwrap().read(&file).unwrap(), b"whole");
         assert_eq!(names(&storage), Vec::<String>::new(), "no orphan is looked for among them");
+        // What a crash left goes with the next one, unless somebody may still be at it.
+        let savepoints = storage.directory.join(SAVEPOINTS);
+        let [left, busy] = ["left.1.tmp", "busy.2.tmp"].map(|name| savepoints.join(name));
+        for draft in [&left, &busy] {
+            fs::create_dir(draft).unwrap();
+            fs::write(draft.join("file"), "half").unwrap();
+        }
+        File::open(&left).unwrap().set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
+        storage.create_savepoint("next", write(b"whole")).unwrap();
+        assert_eq!((left.exists(), busy.exists()), (false, true));
         for name in ["", "..", "a/b", "x.tmp", "a b"] {
             assert_eq!(storage.savepoint(name).unwrap_err().kind(), StorageErrorKind::Name, "{name}");
         }
-        let left: Vec<_> = fs::read_dir(storage.directory.join(SAVEPOINTS)).unwrap().collect();
-        assert_eq!(left.len(), 1, "what failed has tidied up");
+        let there = fs::read_dir(savepoints).unwrap().map(|entry| entry.unwrap().file_name());
+        let expected = ["busy.2.tmp", "late", "next"].map(Into::into);
+        assert_eq!(there.collect::<BTreeSet<_>>(), expected.into(), "what failed has tidied up");
     }
 
     #[test]
