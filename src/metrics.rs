@@ -204,12 +204,12 @@ pipeline_metrics! {
         "onceflow_records_committed_total", "Records produced in committed transactions.";
     source_lag_records: IntGauge = IntGauge::with_opts,
         "onceflow_source_lag_records", "Records between the positions and the ends of all partitions.";
-    watermark_timestamp_seconds: GaugeVec = |o| GaugeVec::new(o, &["partition"]),
-        "onceflow_watermark_timestamp_seconds", "Watermark of a partition (`topic-number`), seconds since the epoch.";
+    watermark_timestamp_seconds: GaugeVec = |o| GaugeVec::new(o, &["source", "topic", "partition"]),
+        "onceflow_watermark_timestamp_seconds", "Watermark of a partition, seconds since the epoch.";
     watermark_lag_seconds: Gauge = Gauge::with_opts,
         "onceflow_watermark_lag_seconds", "Time from the pipeline's watermark to now, in seconds.";
-    partition_idle: IntGaugeVec = |o| IntGaugeVec::new(o, &["partition"]),
-        "onceflow_partition_idle", "1 while a partition (`topic-number`) does not count for the watermark.";
+    partition_idle: IntGaugeVec = |o| IntGaugeVec::new(o, &["source", "topic", "partition"]),
+        "onceflow_partition_idle", "1 while a partition does not count for the watermark.";
     windows_open: IntGauge = IntGauge::with_opts,
         "onceflow_windows_open", "Panes that hold state.";
     worker_seconds: CounterVec = |o| CounterVec::new(o, &["state"]),

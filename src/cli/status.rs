@@ -110,6 +110,7 @@ fn details(pipeline: &Overview) -> String {
     line("epoch", progress.epoch.map(|epoch| format!("{epoch}{committed}")).unwrap_or_default());
     line("lag", progress.lag_records.map(|lag| format!("{lag} records")).unwrap_or_default());
     line("watermark", progress.watermark_ms.map(instant).unwrap_or_default());
+    line("held back by", progress.held_back_by.clone().unwrap_or_default());
     line(
         "records",
         format!(

@@ -2,8 +2,9 @@
 //! coordinator hears and never acts.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use onceflow_engine::plan::Source;
 use onceflow_protocol::coordinator::{BarrierReport, Coordinator, Effect, Event, Outcome, Phase};
 use onceflow_protocol::{Counts, ErrorKind, Position};
 
@@ -26,9 +27,23 @@ pub struct Story {
     timer: CheckpointTimer,
     /// Counts of the newest commit.
     counts: Counts,
-    /// The smallest watermark of the active partitions that were reported at the barrier so far.
-    slowest: Option<i64>,
+    at_barrier: AtBarrier,
+    /// Whether this run has said that a partition holds all windows back.
+    said_who_holds: bool,
 }
+
+/// What the workers that have come to the barrier reported of their active partitions.
+#[derive(Default)]
+struct AtBarrier {
+    reports: usize,
+    /// The smallest watermark, milliseconds.
+    slowest: Option<i64>,
+    /// Place of a position that has no watermark, since its partition has had no record yet.
+    unknown: Option<usize>,
+}
+
+/// A partition that holds all windows back for so long is worth a line in the log.
+const HOLDS_FOR_LONG: Duration = Duration::from_secs(60);
 
 /// The newest event, as far as it may be why the coordinator gives a run up.
 enum Heard {
@@ -58,7 +73,8 @@ impl Story {
             heard: Heard::Answer,
             timer: CheckpointTimer::new(),
             counts: Counts::default(),
-            slowest: None,
+            at_barrier: AtBarrier::default(),
+            said_who_holds: false,
         }
     }
 
@@ -120,6 +136,7 @@ impl Story {
             Effect::EnsureControlTopic => {
                 self.runs += 1;
                 self.run_began = Instant::now();
+                self.said_who_holds = false;
                 tracing::info!(pipeline, run = self.runs, "starting");
             }
             Effect::CommitStart(decision) => {
@@ -134,7 +151,7 @@ impl Story {
             }
             Effect::Barrier => {
                 self.barrier = Instant::now();
-                self.slowest = None;
+                self.at_barrier = AtBarrier::default();
             }
             Effect::Freeze { .. } => {
                 took("fire", self.barrier);
@@ -291,29 +308,59 @@ impl Story {
 
     fn at_barrier(&mut self, report: &BarrierReport, coordinator: &Coordinator) {
         let metrics = &self.context.metrics;
+        let at = &mut self.at_barrier;
         for partition in &report.partitions {
             let Some(position) = coordinator.positions().get(partition.partition) else { continue };
-            let label = format!("{}-{}", position.topic, position.partition);
-            metrics.partition_idle.with_label_values(&[&label]).set(i64::from(partition.idle));
+            let labels = [&position.source, &position.topic, &position.partition.to_string()];
+            metrics.partition_idle.with_label_values(&labels).set(i64::from(partition.idle));
             let now = Position {
                 next_offset: partition.next_offset,
                 watermark: partition.watermark,
                 ..position.clone()
             };
             self.context.view.at_barrier(partition.partition, &now, partition.idle);
-            if let Some(watermark) = partition.watermark {
-                metrics
-                    .watermark_timestamp_seconds
-                    .with_label_values(&[&label])
-                    .set(watermark.0 as f64 / 1000.0);
-                if !partition.idle {
-                    self.slowest = Some(self.slowest.map_or(watermark.0, |slowest| slowest.min(watermark.0)));
+            let watermark = partition.watermark.map(|watermark| watermark.0);
+            if let Some(watermark) = watermark {
+                let seconds = watermark as f64 / 1000.0;
+                metrics.watermark_timestamp_seconds.with_label_values(&labels).set(seconds);
+            }
+            match watermark {
+                _ if partition.idle || partition.finished => {}
+                Some(watermark) => {
+                    at.slowest = Some(at.slowest.map_or(watermark, |slowest| slowest.min(watermark)))
                 }
+                None => at.unknown = at.unknown.or(Some(partition.partition)),
             }
         }
-        if let Some(slowest) = self.slowest {
-            self.context.view.watermark(slowest);
-            metrics.watermark_lag_seconds.set((wall_clock_ms() - slowest) as f64 / 1000.0);
+        at.reports += 1;
+        if at.reports == self.context.settings.workers {
+            self.all_at_barrier(coordinator);
+        }
+    }
+
+    fn all_at_barrier(&mut self, coordinator: &Coordinator) {
+        let AtBarrier { slowest, unknown, .. } = self.at_barrier;
+        // Without windows there is nothing to hold back.
+        let unknown = unknown.filter(|_| !self.context.windowed.is_empty());
+        let holds = unknown.and_then(|place| coordinator.positions().get(place));
+        self.context.view.watermark(slowest.filter(|_| holds.is_none()), holds);
+        if let Some(slowest) = slowest {
+            self.context.metrics.watermark_lag_seconds.set((wall_clock_ms() - slowest) as f64 / 1000.0);
+        }
+        let Some(holds) = holds.filter(|_| slowest.is_some()) else { return };
+        let for_ever = |source: &Source| source.name == holds.source && source.idle_after.is_none();
+        if !self.said_who_holds
+            && self.run_began.elapsed() >= HOLDS_FOR_LONG
+            && self.context.plan.sources.iter().any(for_ever)
+        {
+            self.said_who_holds = true;
+            tracing::warn!(
+                pipeline = self.context.plan.pipeline,
+                source = holds.source,
+                "no window can close: {}-{} has had no record yet, and its source has no `watermark.idle_after`",
+                holds.topic,
+                holds.partition
+            );
         }
     }
 }

@@ -27,8 +27,10 @@ pub struct Progress {
     pub committed_ms: Option<i64>,
     /// Records that wait in the sources, when last measured; none before.
     pub lag_records: Option<i64>,
-    /// The smallest watermark of the partitions that count.
+    /// The smallest watermark of the partitions that count; none while one of them has had no record.
     pub watermark_ms: Option<i64>,
+    /// That one, as `topic-number`: it holds all windows back.
+    pub held_back_by: Option<String>,
     /// What became of the records, over the life of the pipeline, up to the newest commit.
     pub counts: Counts,
     /// Source partitions.
@@ -135,9 +137,11 @@ impl View {
         partition.idle = idle;
     }
 
-    /// Every worker has come to the barrier; this is the smallest watermark that counts.
-    pub fn watermark(&self, watermark_ms: i64) {
-        self.lock().watermark_ms = Some(watermark_ms);
+    /// Every worker has come to the barrier; this is the smallest watermark that counts, or this partition has none yet.
+    pub fn watermark(&self, watermark_ms: Option<i64>, held_back_by: Option<&Position>) {
+        let mut progress = self.lock();
+        progress.watermark_ms = watermark_ms;
+        progress.held_back_by = held_back_by.map(|at| format!("{}-{}", at.topic, at.partition));
     }
 
     /// A decision is committed, or was found at the start (`now` is false then).
