@@ -11,6 +11,7 @@ mod explain;
 mod generate;
 mod progress;
 mod run;
+mod savepoint;
 mod status;
 mod table;
 mod validate;
@@ -38,6 +39,7 @@ enum Command {
     Status(status::StatusArgs),
     Stop(status::StopArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Savepoint(savepoint::SavepointArgs),
     /// A pipeline under load that is killed again and again, and the proof that nothing is lost or doubled
     Demo(DemoArgs),
     Completions(generate::CompletionsArgs),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Status(args) => args.run(),
             Command::Stop(args) => args.run(),
             Command::Checkpoint(args) => args.run(),
+            Command::Savepoint(args) => args.run(),
             Command::Demo(args) => exit::ended(demo::run(&args)),
             Command::Completions(args) => args.run(Cli::command()),
             Command::Man(args) => args.run(Cli::command()),

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use onceflow_engine::state::cold::{ColdSnapshot, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::KeptSnapshot;
-use onceflow_protocol::{Epoch, Frontiers, ManifestRef, Position, TopicIdentity};
+use onceflow_protocol::{Counts, Epoch, Frontiers, ManifestRef, Position, TopicIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's form and of the layouts that it refers to (keys, rows, lanes, segments).
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Everything that a restore needs, apart from the rows themselves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Manifest {
     pub topics: Vec<TopicIdentity>,
     /// Next offsets and watermarks.
     pub positions: Vec<Position>,
+    /// Cumulative over the life of the pipeline.
+    pub counts: Counts,
     /// Windowed steps.
     pub steps: Vec<StepState>,
     /// The number that the next new step gets.

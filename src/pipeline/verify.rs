@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use onceflow_engine::state::segment::{read_extent, read_footer};
+use onceflow_protocol::ManifestRef;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -47,8 +48,8 @@ pub fn verify(
     loop {
         attempts += 1;
         let newest = newest(&storage)?;
-        let Some(name) = newest.clone() else { return Ok(Some(vec![])) };
-        let found = Look { storage: &storage, checked: BTreeMap::new(), begins }.snapshots(&name);
+        let Some(name) = &newest else { return Ok(Some(vec![])) };
+        let found = Look::new(&storage, begins).snapshots(name);
         let whole = found.iter().all(|snapshot| snapshot.problems.is_empty());
         if whole || attempts == ATTEMPTS || self::newest(&storage)? == newest {
             return Ok(Some(found));
@@ -57,38 +58,51 @@ pub fn verify(
 }
 
 /// Names sort by epoch. Of several attempts at one epoch any may be the decided one, which only the control topic knows: the last.
-fn newest(storage: &ShardStorage) -> Result<Option<FileName>, StorageError> {
-    let snapshot =
-        |name: &FileName| name.as_str().starts_with("snapshots/") && name.as_str().ends_with(".snapshot");
-    Ok(storage.list()?.into_iter().rfind(snapshot))
+fn newest(storage: &ShardStorage) -> Result<Option<String>, StorageError> {
+    Ok(snapshots(storage)?.pop())
 }
 
-struct Look<'l> {
+/// The files that hold a manifest, decided or not, by epoch.
+pub(super) fn snapshots(storage: &ShardStorage) -> Result<Vec<String>, StorageError> {
+    let snapshot = |name: &String| name.starts_with("snapshots/") && name.ends_with(".snapshot");
+    Ok(storage.list()?.iter().map(|name| name.as_str().to_owned()).filter(snapshot).collect())
+}
+
+/// A reader of snapshots that reads each part once.
+pub(super) struct Look<'l> {
     storage: &'l ShardStorage,
     /// Bytes that were read of a part of a file, or what is wrong with it: snapshots share files.
     checked: BTreeMap<(String, u64), Result<u64, String>>,
     begins: &'l mut dyn FnMut(&str),
 }
 
-impl Look<'_> {
-    fn snapshots(&mut self, newest: &FileName) -> Vec<VerifiedSnapshot> {
-        let (first, kept) = self.snapshot(newest.as_str(), None);
+impl<'l> Look<'l> {
+    pub(super) fn new(storage: &'l ShardStorage, begins: &'l mut dyn FnMut(&str)) -> Self {
+        Look { storage, checked: BTreeMap::new(), begins }
+    }
+
+    fn snapshots(&mut self, newest: &str) -> Vec<VerifiedSnapshot> {
+        let (first, read) = self.snapshot(newest, None);
         let mut found = vec![first];
-        for (file, hash) in kept.iter().rev() {
-            found.push(self.snapshot(file, Some(hash)).0);
+        for kept in read.iter().flat_map(|(manifest, _)| &manifest.kept).rev() {
+            found.push(self.snapshot(&kept.manifest.file, Some(&kept.manifest.hash)).0);
         }
         found
     }
 
-    /// One snapshot, and those kept beside it with the hashes of their manifests.
-    fn snapshot(&mut self, file: &str, hash: Option<&str>) -> (VerifiedSnapshot, Vec<(String, String)>) {
+    /// Looks at every part of one snapshot; its manifest too, if that can be read.
+    pub(super) fn snapshot(
+        &mut self,
+        file: &str,
+        hash: Option<&str>,
+    ) -> (VerifiedSnapshot, Option<(Manifest, ManifestRef)>) {
         let mut snapshot =
             VerifiedSnapshot { snapshot: file.to_owned(), epoch: None, files: 0, bytes: 0, problems: vec![] };
-        let manifest = match self.manifest(file, hash) {
-            Ok(manifest) => manifest,
+        let (manifest, reference) = match self.manifest(file, hash) {
+            Ok(read) => read,
             Err(problem) => {
                 snapshot.problems.push(format!("{file}: {problem}"));
-                return (snapshot, vec![]);
+                return (snapshot, None);
             }
         };
         snapshot.epoch = Some(manifest.epoch.0);
@@ -111,8 +125,7 @@ impl Look<'_> {
                 }
             });
         }
-        let kept = manifest.kept.into_iter().map(|kept| (kept.manifest.file, kept.manifest.hash)).collect();
-        (snapshot, kept)
+        (snapshot, Some((manifest, reference)))
     }
 
     fn count(
@@ -132,7 +145,12 @@ impl Look<'_> {
         }
     }
 
-    fn manifest(&mut self, file: &str, hash: Option<&str>) -> Result<Manifest, String> {
+    /// A manifest that has this hash, if one is expected.
+    pub(super) fn manifest(
+        &mut self,
+        file: &str,
+        hash: Option<&str>,
+    ) -> Result<(Manifest, ManifestRef), String> {
         (self.begins)(file);
         let footer = read_footer(&mut self.open(file)?).map_err(|error| error.to_string())?;
         let found = manifest::hash(&footer);
@@ -142,7 +160,7 @@ impl Look<'_> {
         let manifest: Manifest = serde_json::from_slice(&footer)
             .map_err(|error| format!("its manifest cannot be read: {error}"))?;
         match manifest.format {
-            FORMAT_VERSION => Ok(manifest),
+            FORMAT_VERSION => Ok((manifest, ManifestRef { file: file.to_owned(), hash: found })),
             format => Err(format!("it has format {format}; this program knows format {FORMAT_VERSION}")),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use onceflow_integration_tests::daemon::Daemon;
+use onceflow_integration_tests::daemon::{Daemon, onceflow};
 use onceflow_integration_tests::fold::Window;
 use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
@@ -41,8 +41,14 @@ fn with_savepoint(name: &str, settings: &Settings) -> (Scenario, std::path::Path
     assert_eq!(again.status, 409, "{}", again.body);
     assert_eq!(daemon.post(&path, "{\"name\": \"../half\"}").status, 400);
     assert_eq!(daemon.post("/api/v1/pipelines/others/savepoints", "").status, 404);
-    let listed: serde_json::Value = serde_json::from_str(&daemon.get(&path).unwrap().body).unwrap();
-    assert_eq!(listed["savepoints"][0]["name"], "half", "{listed}");
+    let made = told(daemon.command(&["savepoint", "create", &scenario.name, "later"]));
+    assert!(made.starts_with("savepoint later of epoch "), "{made}");
+    let listed = told(daemon.command(&["savepoint", "list", "--format", "json", &scenario.name]));
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let names: Vec<_> = listed["savepoints"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["half", "later"], "{listed}");
+    let table = told(daemon.command(&["savepoint", "list", &scenario.name]));
+    assert!(table.starts_with("NAME ") && table.lines().count() == 3, "{table}");
     daemon.stop();
     if small {
         assert!(scenario.shard().join("savepoints/half/cold").is_dir(), "nothing was evicted");
@@ -52,6 +58,12 @@ fn with_savepoint(name: &str, settings: &Settings) -> (Scenario, std::path::Path
     Daemon::run_until_end(&scenario, &file);
     verify(&scenario, Window::TUMBLING);
     (scenario, file, then)
+}
+
+/// What a command printed that succeeded.
+fn told(output: std::process::Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn go_back(scenario: &Scenario, file: &Path, more: &[&str], environment: &[(&str, &str)]) -> Daemon {
@@ -128,4 +140,52 @@ fn get_over_a_lost_control_topic() {
     scenario.kafka.delete_topic(&scenario.control());
     let mut refused = go_back(&scenario, &file, &["--accept-repeats"], &[]);
     assert_eq!(refused.wait().code(), Some(1), "{}", refused.log_end());
+}
+
+/// What lies after an older checkpoint comes again, and nothing else does, when its successor is lost.
+#[test]
+fn are_made_of_an_older_checkpoint_when_the_newest_is_damaged() {
+    let (scenario, file, _) = with_savepoint("savepoint-rescue", &Settings::default());
+    let first = scenario.committed(&scenario.output());
+    let verify = |code: i32| -> serde_json::Value {
+        let output =
+            onceflow().args(["checkpoint", "verify", "--format", "json"]).arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let epoch = verify(0)["pipelines"][0]["snapshots"][1]["epoch"].as_u64().expect("no older snapshot");
+    let newest = scenario.files("snapshots").pop().expect("no snapshot");
+    std::fs::write(&newest, "lost").unwrap();
+    verify(1);
+    let mut refused = Daemon::start(&scenario, &file, &["--until-end"], &[]);
+    assert_eq!(refused.wait().code(), Some(1), "{}", refused.log_end());
+    assert!(refused.log().contains("savepoint from-checkpoint"), "{}", refused.log());
+
+    let rescue = |epoch: u64, name: &str| {
+        let arguments = ["savepoint", "from-checkpoint", file.to_str().unwrap(), &epoch.to_string(), name];
+        onceflow().args(arguments).output().unwrap()
+    };
+    let unknown = rescue(epoch + 1_000, "unknown");
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(said.contains("there are: ") && said.contains(&epoch.to_string()), "{said}");
+    let made = told(rescue(epoch, "rescued"));
+    assert!(made.starts_with(&format!("savepoint rescued of epoch {epoch}: ")), "{made}");
+    assert_eq!(rescue(epoch, "rescued").status.code(), Some(1), "a savepoint was overwritten");
+
+    let arguments = ["--until-end", "--from-savepoint", "rescued", "--accept-repeats"];
+    for _ in 0..2 {
+        done(Daemon::start(&scenario, &file, &arguments, &[]));
+    }
+    let decisions = scenario.decisions();
+    let out = |epoch: u64| {
+        let decision = decisions.iter().find(|decision| decision["epoch"].as_u64() == Some(epoch));
+        decision.expect("a decision was compacted")["counts"]["out"].as_u64().unwrap()
+    };
+    let all = scenario.committed(&scenario.output());
+    let again = added(&all, &first);
+    assert_eq!(again.len() as u64, first.len() as u64 - out(epoch), "of epoch {epoch}");
+    assert!(!again.is_empty());
+    let before = added(&first, &[]);
+    assert!(again.iter().all(|row| before.binary_search(row).is_ok()), "a row is not as it was");
 }

@@ -103,6 +103,7 @@ impl Keeper {
             source_clusters: self.source_clusters(),
             topics: draft.topics.clone(),
             positions: draft.positions.clone(),
+            counts: draft.counts,
             steps: steps.collect(),
             next_step_id: self.next_step_id,
             workers: self.context.settings.workers,

@@ -133,19 +133,22 @@ impl Keeper {
             }
         }
         let mut storage = self.storage()?;
+        let mut way_out = "; an older one may be whole: see `onceflow savepoint from-checkpoint --help`";
         if let Some(savepoint) = savepoint {
             storage = storage.savepoint(savepoint)?;
+            way_out = "";
         }
         let manifest = match &decision.manifest {
             None => None,
             Some(reference) => match self.read_manifest(&storage, reference) {
-                Err(Trouble::Refused(reason)) => return Ok(Some(reason)),
+                Err(Trouble::Refused(reason)) => return Ok(Some(format!("{reason}{way_out}"))),
                 Err(failed) => return Err(failed),
                 Ok(manifest) => {
                     for file in manifest.files(&reference.file) {
                         let name = FileName::parse(&file)?;
                         if storage.length(&name)?.is_none() {
-                            return Ok(Some(format!("{} is missing", storage.path(&name).display())));
+                            let path = storage.path(&name);
+                            return Ok(Some(format!("{} is missing{way_out}", path.display())));
                         }
                     }
                     Some(manifest)

@@ -293,10 +293,18 @@ impl Coordinator {
             epoch: self.epoch(),
             attempt: self.snapshot_attempt(),
             positions: self.start.positions.clone(),
+            counts: self.counts(),
             frontiers: self.frontiers.clone(),
             kept: kept.cloned().collect(),
             topics: self.start.topics.clone(),
         }))
+    }
+
+    /// Everything up to the end of the epoch under way, which every worker has reported.
+    fn counts(&self) -> Counts {
+        let mut counts = self.checkpoint.run_began_with;
+        self.checkpoint.frozen.iter().for_each(|report| counts += report.counts);
+        counts
     }
 
     fn snapshot_attempt(&self) -> String {
@@ -349,10 +357,7 @@ impl Coordinator {
         }
         let manifest = self.checkpoint.durable.as_ref().map(|(manifest, _)| manifest.clone());
         let mut decision = self.decision(self.epoch(), self.snapshot_attempt(), manifest);
-        decision.counts = self.checkpoint.run_began_with;
-        for report in &self.checkpoint.frozen {
-            decision.counts += report.counts;
-        }
+        decision.counts = self.counts();
         self.checkpoint.decision = Some(decision.clone());
         self.enter(Phase::Deciding, now_ms, Some(self.settings.timeout_ms));
         effects.push(Effect::Decide(Box::new(decision)));

@@ -382,6 +382,8 @@ pub struct SnapshotDraft {
     pub attempt: String,
     /// Positions and watermarks.
     pub positions: Vec<Position>,
+    /// Cumulative over the life of the pipeline, the epoch included.
+    pub counts: Counts,
     /// Frontiers of the windowed steps.
     pub frontiers: Vec<Frontiers>,
     /// Snapshots that stay beside this one, oldest first.
