@@ -22,8 +22,8 @@ pub enum RescueError {
     /// Of the file system.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// There is no storage of this pipeline.
-    #[error("there are no snapshots of `{0}`")]
+    /// There is no storage of this pipeline, or none of its snapshots is known to be committed.
+    #[error("there is no snapshot of `{0}` that is known to be committed")]
     Empty(String),
     /// No snapshot of that epoch that is known to be committed.
     #[error("there is no committed snapshot of epoch {epoch}; there are: {found}")]
@@ -60,6 +60,9 @@ pub fn rescue(
         .ok_or_else(|| RescueError::Empty(pipeline.to_owned()))?;
     let mut look = Look::new(&storage, begins);
     let committed = committed(&storage, &mut look)?;
+    if committed.is_empty() {
+        return Err(RescueError::Empty(pipeline.to_owned()));
+    }
     let Some(file) = committed.get(&epoch) else {
         let found: Vec<String> = committed.keys().map(u64::to_string).collect();
         return Err(RescueError::Unknown { epoch, found: found.join(", ") });

@@ -324,6 +324,10 @@ unsafe extern "C" fn on_log(
         (client, text(facility), text(line))
     };
     match level {
+        // A new cluster's coordinators take a moment to come up, and the client asks again: nobody has anything to do about that.
+        0..=4 if line.ends_with(": retrying") => {
+            tracing::info!(target: "librdkafka", client, facility, "{line}")
+        }
         0..=4 => tracing::warn!(target: "librdkafka", client, facility, "{line}"),
         5 | 6 => tracing::debug!(target: "librdkafka", client, facility, "{line}"),
         _ => tracing::trace!(target: "librdkafka", client, facility, "{line}"),

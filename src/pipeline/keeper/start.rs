@@ -22,6 +22,8 @@ impl Keeper {
         let plan = self.context.plan.clone();
         let needed = self.context.transaction_timeout();
         self.check_permissions()?;
+        // Before anything is created: a mistake in a topic's name leaves nothing behind.
+        self.source_topics()?;
         let admin = self.admin(SINKS)?;
         for output in &plan.output_topics {
             ensure_output(admin, output)?;
@@ -43,7 +45,6 @@ impl Keeper {
         if ensured.created {
             tracing::info!(topic = topic.name, "created the control topic");
         }
-        self.source_topics()?;
         self.driver.event(Event::ControlTopicReady);
         Ok(())
     }
