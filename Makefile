@@ -39,7 +39,7 @@ test: setup build ## all tests, those against a real Kafka included
 	@echo "test: unit, property and golden tests, then the daemon against a real Kafka"
 	@CARGO="$(CARGO)" scripts/test
 
-chaos: setup build ## a real Kafka and the daemon, hurt in every way, for about three quarters of an hour; SEED=… repeats a run
+chaos: setup build ## a real Kafka and the daemon, hurt in every way, for about an hour and a quarter; SEED=… repeats a run
 	@echo "chaos: Kafka's jars (fetched once)"
 	@integration-tests/kafka/kafka jars
 	@CARGO="$(CARGO)" SEED="$(SEED)" scripts/chaos
