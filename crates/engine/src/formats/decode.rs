@@ -1,7 +1,7 @@
 //! Records straight into Arrow columns: JSON, CSV, raw bytes.
 //!
-//! One pass of serde_json over a record finds the members that the plan uses (nested ones through a small trie) and remembers where
-//! their text stands; everything else is checked for syntax and skipped. Then each text goes, typed, into its
+//! One pass over a record finds the members that the plan uses (nested ones through a small trie) and remembers where their text stands;
+//! everything else is checked for syntax and skipped. That is serde_json's work, [`scan`] is a short cut for what is plain. Then each text goes, typed, into its
 //! column's buffer: nothing is parsed into a tree, and nothing is allocated per record (but for strings with escapes).
 //!
 //! What a JSON record may be:
@@ -27,6 +27,7 @@
 mod columns;
 mod csv;
 pub(crate) mod json;
+mod scan;
 
 use std::ops::Range;
 
@@ -214,7 +215,6 @@ impl Decoder {
             _ if value.is_empty() => Err("empty value".into()),
             Reader::Json(trie) => {
                 let text = utf8(value)?;
-                slots.fill(Slot::Missing);
                 match (&mut self.kept, self.unknown_fields) {
                     (Some(kept), _) => {
                         kept.row.clear();

@@ -46,7 +46,7 @@ pub(super) struct PathTrie {
 }
 
 #[derive(Debug, Default)]
-struct Node {
+pub(super) struct Node {
     depth: usize,
     /// Columns whose path ends here.
     columns: Vec<usize>,
@@ -60,11 +60,23 @@ struct Node {
 }
 
 impl Node {
-    fn child(&self, name: &str) -> Option<usize> {
+    pub(super) fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// Whether no path goes on from here.
+    pub(super) fn is_leaf(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    pub(super) fn child(&self, name: &str) -> Option<usize> {
         if self.children.len() > LINEAR {
             return self.by_name.get(name).copied();
         }
-        self.children.iter().find(|(child, _)| **child == *name).map(|(_, node)| *node)
+        // Names of one length that begin alike are few; only those are compared in full.
+        let first = name.as_bytes().first();
+        let same = |(child, _): &&(Box<str>, usize)| child.as_bytes().first() == first && **child == *name;
+        self.children.iter().find(same).map(|(_, node)| *node)
     }
 }
 
@@ -106,11 +118,36 @@ impl PathTrie {
         (at, way)
     }
 
-    /// Sets the slots of the columns that `record` has members for; the others stay as they are.
+    pub(super) fn root(&self) -> &Node {
+        &self.nodes[0]
+    }
+
+    pub(super) fn node(&self, number: usize) -> &Node {
+        &self.nodes[number]
+    }
+
+    /// Finds the member of each column.
     ///
     /// # Errors
     /// Text that is not one JSON object.
     pub(super) fn find<'de>(
+        &self,
+        record: &'de str,
+        slots: &mut [Slot<'de>],
+        undeclared: &mut Undeclared,
+    ) -> Result<(), String> {
+        slots.fill(Slot::Missing);
+        if matches!(undeclared, Undeclared::Ignore) {
+            if self.scan(record, slots).is_some() {
+                return Ok(());
+            }
+            slots.fill(Slot::Missing);
+        }
+        self.read(record, slots, undeclared)
+    }
+
+    /// What [`find`](Self::find) does, by serde_json.
+    pub(super) fn read<'de>(
         &self,
         record: &'de str,
         slots: &mut [Slot<'de>],
@@ -140,7 +177,7 @@ impl PathTrie {
 
 impl PathTrie {
     /// An earlier member of this name counts no more, nor does anything inside of it.
-    fn forget(&self, node: usize, slots: &mut [Slot]) {
+    pub(super) fn forget(&self, node: usize, slots: &mut [Slot]) {
         for column in &self.nodes[node].below {
             slots[*column] = Slot::Missing;
         }
