@@ -50,8 +50,10 @@ demo: setup build ## a pipeline under load, killed again and again, and the proo
 sim: ## the protocol and the engine against a simulated Kafka, then each planted fault (SEED=n WHAT=protocol|engine replays one seed)
 	@scripts/sim $(WHAT) $(SEED)
 
-bench: setup build ## CPU per record, beside what consuming alone costs (takes some minutes)
-	@benches/run "$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release"
+bench: setup build ## CPU per record beside Flink, Kafka Streams and the limit (hours; QUICK=1: one case in ten minutes; CASE=hopping: one)
+	@integration-tests/kafka/kafka jars
+	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && \
+	  benches/run "$$target/release" "$$target/bench" $(if $(QUICK),--quick) $(if $(CASE),--case $(CASE)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 fuzz: setup ## hostile bytes, coverage-guided: each target for a minute (FUZZ_TARGET=sql, FUZZ_SECONDS=600)
 	@CARGO="$(CARGO)" scripts/fuzz

@@ -1,0 +1,153 @@
+//! Whether a job's answers are right: a result that differs makes its speed worth nothing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use chrono::NaiveDateTime;
+use onceflow_benches::workload::{DISORDER_MS, Workload};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde::Deserialize;
+
+use crate::cases::{Case, Contender};
+
+/// A row with windows.
+#[derive(Deserialize)]
+struct Total<'a> {
+    user_id: &'a str,
+    #[serde(borrow)]
+    window_start: Instant<'a>,
+    orders: i64,
+    total_cents: i64,
+}
+
+/// Milliseconds since the epoch, or text: Flink SQL writes a local time, which is UTC.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Instant<'a> {
+    Number(i64),
+    Text(&'a str),
+}
+
+impl Instant<'_> {
+    fn ms(&self) -> Result<i64> {
+        match self {
+            Instant::Number(ms) => Ok(*ms),
+            Instant::Text(text) => {
+                let time =
+                    NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").context(text.to_string())?;
+                Ok(time.and_utc().timestamp_millis())
+            }
+        }
+    }
+}
+
+/// A row without.
+#[derive(Deserialize)]
+struct Cleaned<'a> {
+    user_id: &'a str,
+    order_id: i64,
+    cents: i64,
+}
+
+/// What the topic that `contender` wrote must hold, and whether it does.
+///
+/// # Errors
+/// What is missing, wrong or there twice.
+pub fn check(
+    bootstrap: &str,
+    topic: &str,
+    contender: Contender,
+    case: &Case,
+    workload: Workload,
+) -> Result<()> {
+    let checked = match case.job.window_ms() {
+        None => check_orders(bootstrap, topic, workload),
+        Some((size, slide)) => {
+            let mut expected = workload.totals(size, slide);
+            let rows = read_totals(bootstrap, topic, &mut expected)?;
+            if contender == Contender::Streams {
+                // It never closes windows that no later record closes.
+                let open = workload.last_ms() - 2 * DISORDER_MS;
+                expected.retain(|(_, start), _| start + size <= open);
+            }
+            match expected.len() {
+                0 => Ok(()),
+                missing => Err(anyhow::anyhow!("{missing} of {} rows are missing", rows + missing)),
+            }
+        }
+    };
+    checked.with_context(|| format!("the answer of {} in {topic} is not right", contender.name()))
+}
+
+/// Takes each row out of `expected`; how many there were.
+fn read_totals(
+    bootstrap: &str,
+    topic: &str,
+    expected: &mut HashMap<(u32, i64), (i64, i64)>,
+) -> Result<usize> {
+    let mut rows = 0;
+    read(bootstrap, topic, |value| {
+        let row: Total = serde_json::from_slice(value)?;
+        rows += 1;
+        match expected.remove(&(user(row.user_id)?, row.window_start.ms()?)) {
+            Some(total) if total == (row.orders, row.total_cents) => Ok(()),
+            Some(total) => bail!("{}: {total:?} is right", String::from_utf8_lossy(value)),
+            None => bail!("{} is there twice, or should not be", String::from_utf8_lossy(value)),
+        }
+    })?;
+    Ok(rows)
+}
+
+fn check_orders(bootstrap: &str, topic: &str, workload: Workload) -> Result<()> {
+    let mut expected: HashMap<i64, (u32, i64)> =
+        workload.orders().map(|order| (order.id, (order.user, order.cents()))).collect();
+    read(bootstrap, topic, |value| {
+        let row: Cleaned = serde_json::from_slice(value)?;
+        match expected.remove(&row.order_id) {
+            Some(right) if right == (user(row.user_id)?, row.cents) => Ok(()),
+            other => bail!("{}: {other:?} is right", String::from_utf8_lossy(value)),
+        }
+    })?;
+    match expected.len() {
+        0 => Ok(()),
+        missing => bail!("{missing} of {} orders are missing", workload.orders),
+    }
+}
+
+fn user(name: &str) -> Result<u32> {
+    name.strip_prefix("user-").and_then(|number| number.parse().ok()).with_context(|| format!("user {name}"))
+}
+
+/// Hands out the value of every committed record of a topic.
+fn read(bootstrap: &str, topic: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    const CALL: Duration = Duration::from_secs(30);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "bench-answers")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL)?;
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions as i32 {
+        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    let (mut left, mut heard) = (partitions, std::time::Instant::now());
+    while left > 0 {
+        match consumer.poll(Duration::from_millis(100)) {
+            None if heard.elapsed() > CALL => bail!("{topic} cannot be read to its end"),
+            None => continue,
+            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(message)) => each(message.payload().unwrap_or_default())?,
+        }
+        heard = std::time::Instant::now();
+    }
+    Ok(())
+}

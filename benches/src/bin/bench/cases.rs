@@ -1,0 +1,128 @@
+//! What is measured: a job, its input, and how it is set up.
+
+use onceflow_benches::workload::Workload;
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Count and sum by user in windows of a minute.
+    Tumbling,
+    /// The same in windows of ten minutes, one every minute.
+    Hopping,
+    /// Every order, rewritten.
+    Stateless,
+}
+
+impl Job {
+    /// As it is called in files and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Job::Tumbling => "tumbling",
+            Job::Hopping => "hopping",
+            Job::Stateless => "stateless",
+        }
+    }
+
+    /// Length of a window and distance of their beginnings, milliseconds.
+    pub fn window_ms(self) -> Option<(i64, i64)> {
+        match self {
+            Job::Tumbling => Some((60_000, 60_000)),
+            Job::Hopping => Some((600_000, 60_000)),
+            Job::Stateless => None,
+        }
+    }
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contender {
+    /// librdkafka's batch call, and nothing done with the records.
+    Loop,
+    /// The same, with four fields of each record decoded by serde_json.
+    Decode,
+    /// Onceflow.
+    Onceflow,
+    /// Flink's DataStream API, state on the heap.
+    FlinkHeap,
+    /// Flink SQL, state in RocksDB, incremental checkpoints.
+    FlinkRocksdb,
+    /// Kafka Streams, exactly once.
+    Streams,
+}
+
+impl Contender {
+    /// As it is called in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Contender::Loop => "bare loop",
+            Contender::Decode => "bare loop, decoding",
+            Contender::Onceflow => "Onceflow",
+            Contender::FlinkHeap => "Flink DataStream, heap",
+            Contender::FlinkRocksdb => "Flink SQL, RocksDB",
+            Contender::Streams => "Kafka Streams",
+        }
+    }
+
+    /// Whether its answers can be compared: it writes some.
+    pub fn answers(self) -> bool {
+        !matches!(self, Contender::Loop | Contender::Decode)
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// As it is called in tables and on the command line.
+    pub name: &'static str,
+    /// What is computed.
+    pub job: Job,
+    /// Distinct users.
+    pub users: u32,
+    /// Bytes by which each record is longer than 139.
+    pub padding: usize,
+    /// Between checkpoints (commits), milliseconds.
+    pub interval_ms: u64,
+    /// Worker threads.
+    pub parallelism: usize,
+    /// Who takes part.
+    pub contenders: Vec<Contender>,
+}
+
+impl Case {
+    /// The input with so many orders.
+    pub fn workload(&self, orders: i64) -> Workload {
+        Workload { orders, users: self.users, padding: self.padding }
+    }
+}
+
+/// All of them; the first is the one that a quick run measures.
+pub fn cases() -> Vec<Case> {
+    use Contender::{Decode, FlinkHeap, FlinkRocksdb, Loop, Onceflow, Streams};
+    let base = Case {
+        name: "tumbling",
+        job: Job::Tumbling,
+        users: 100_000,
+        padding: 0,
+        interval_ms: 1_000,
+        parallelism: 1,
+        contenders: vec![Loop, Decode, Onceflow, FlinkHeap, FlinkRocksdb, Streams],
+    };
+    let few = Case { contenders: vec![Loop, Onceflow, FlinkHeap], ..base.clone() };
+    vec![
+        base.clone(),
+        Case { name: "tumbling-2-workers", parallelism: 2, ..base.clone() },
+        Case { name: "hopping", job: Job::Hopping, ..few.clone() },
+        Case {
+            name: "stateless",
+            job: Job::Stateless,
+            contenders: vec![Loop, Onceflow, FlinkHeap, Streams],
+            ..base
+        },
+        Case { name: "1k-users", users: 1_000, ..few.clone() },
+        Case { name: "1m-users", users: 1_000_000, ..few.clone() },
+        Case { name: "10m-users", users: 10_000_000, ..few.clone() },
+        Case { name: "1-kb-records", padding: 885, ..few.clone() },
+        Case { name: "every-100-ms", interval_ms: 100, ..few.clone() },
+        Case { name: "every-10-s", interval_ms: 10_000, ..few },
+    ]
+}

@@ -1,0 +1,117 @@
+//! How each contender is started.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cases::{Case, Contender};
+
+/// Where everything is.
+pub struct Bench {
+    /// The directory `benches`.
+    pub here: PathBuf,
+    /// Where `onceflow`, `load` and `bare-loop` are.
+    pub binaries: PathBuf,
+    /// Where the peers' classes and jars are: `flink` and `streams`.
+    pub peers: PathBuf,
+    /// What is written while measuring.
+    pub work: PathBuf,
+    /// The Kafka.
+    pub bootstrap: String,
+}
+
+/// One run of a contender.
+pub struct Run<'r> {
+    /// What it computes, and how.
+    pub case: &'r Case,
+    /// Its input.
+    pub input: &'r str,
+    /// Orders in that.
+    pub orders: i64,
+    /// Where its answers go.
+    pub output: &'r str,
+    /// Its own directory.
+    pub dir: &'r Path,
+}
+
+impl Bench {
+    /// The command that runs `contender` to the end of its input.
+    ///
+    /// # Errors
+    /// A job that it does not do.
+    pub fn command(&self, contender: Contender, run: &Run) -> Result<Command> {
+        let orders = run.orders.to_string();
+        Ok(match contender {
+            Contender::Loop | Contender::Decode => {
+                let mut command = Command::new(self.binaries.join("bare-loop"));
+                command.args([&self.bootstrap, run.input, &orders]);
+                command.args((contender == Contender::Decode).then_some("decode"));
+                command
+            }
+            Contender::Onceflow => self.onceflow(run),
+            Contender::FlinkHeap => self.java("flink", "peers.FlinkStream", "hashmap", run),
+            Contender::FlinkRocksdb if run.case.job.name() == "tumbling" => {
+                self.java("flink", "peers.FlinkSql", "rocksdb", run)
+            }
+            Contender::Streams if run.case.job.name() != "hopping" => {
+                self.java("streams", "peers.Streams", "", run)
+            }
+            _ => bail!("{} does not do {}", contender.name(), run.case.job.name()),
+        })
+    }
+
+    fn onceflow(&self, run: &Run) -> Command {
+        let mut command = Command::new(self.binaries.join("onceflow"));
+        command.args(["run", "--until-end"]);
+        command.arg(self.here.join("pipelines").join(run.case.job.name()).with_extension("yaml"));
+        command
+            .env("BENCH_BOOTSTRAP", &self.bootstrap)
+            .env("BENCH_INPUT", run.input)
+            .env("BENCH_OUTPUT", run.output)
+            .env("BENCH_DIR", run.dir)
+            .env("BENCH_PARALLELISM", run.case.parallelism.to_string())
+            .env("BENCH_INTERVAL", format!("{}ms", run.case.interval_ms))
+            .env("BENCH_BACKEND", "rocksdb")
+            // A control topic and a group of its own for each run.
+            .env("ONCEFLOW_NAMESPACE", run.output)
+            .env("ONCEFLOW_HTTP__LISTEN", "127.0.0.1:0");
+        command
+    }
+
+    fn java(&self, project: &str, class: &str, backend: &str, run: &Run) -> Command {
+        let mut command = Command::new("java");
+        command.args(["-Xmx4g", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"]);
+        // Flink's serializers look into these.
+        for package in ["java.util", "java.lang", "java.time"] {
+            command.arg(format!("--add-opens=java.base/{package}=ALL-UNNAMED"));
+        }
+        let built = self.peers.join(project);
+        command.arg("-cp").arg(format!("{0}/classes:{0}/jars/*", built.display())).arg(class);
+        command.args([&self.bootstrap, run.input, run.output]).arg(run.dir).arg(run.case.job.name());
+        command.args((!backend.is_empty()).then_some(backend));
+        command.args([
+            run.case.interval_ms.to_string(),
+            run.case.parallelism.to_string(),
+            run.orders.to_string(),
+        ]);
+        command
+    }
+
+    /// Makes a topic of four partitions.
+    ///
+    /// # Errors
+    /// If Kafka's tool fails.
+    pub fn create_topic(&self, topic: &str) -> Result<()> {
+        let kafka = self.here.join("../integration-tests/kafka/kafka");
+        let output = Command::new(kafka)
+            .args(["tool", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", &self.bootstrap])
+            .args(["--create", "--partitions", "4", "--topic", topic])
+            .output()
+            .context("the launcher of Kafka")?;
+        if !output.status.success() {
+            bail!("creating {topic}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+}
