@@ -63,23 +63,18 @@ pub fn check(
     case: &Case,
     workload: Workload,
 ) -> Result<()> {
-    let checked = match case.job.window_ms() {
-        None => check_orders(bootstrap, topic, workload),
-        Some((size, slide)) => {
-            let mut expected = workload.totals(size, slide);
-            let rows = read_totals(bootstrap, topic, &mut expected)?;
-            if contender == Contender::Streams {
-                // It never closes windows that no later record closes.
-                let open = workload.last_ms() - 2 * DISORDER_MS;
-                expected.retain(|(_, start), _| start + size <= open);
-            }
-            match expected.len() {
-                0 => Ok(()),
-                missing => Err(anyhow::anyhow!("{missing} of {} rows are missing", rows + missing)),
-            }
-        }
-    };
-    checked.with_context(|| format!("the answer of {} in {topic} is not right", contender.name()))
+    let Some((size, slide)) = case.job.window_ms() else { return check_orders(bootstrap, topic, workload) };
+    let mut expected = workload.totals(size, slide);
+    let rows = read_totals(bootstrap, topic, &mut expected)?;
+    if contender == Contender::Streams {
+        // It never closes windows that no later record closes.
+        let open = workload.last_ms() - 2 * DISORDER_MS;
+        expected.retain(|(_, start), _| start + size <= open);
+    }
+    match expected.len() {
+        0 => Ok(()),
+        missing => bail!("{missing} of {} rows are missing", rows + missing),
+    }
 }
 
 /// Takes each row out of `expected`; how many there were.
