@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cases::{Case, Contender};
+use crate::cases::{Case, Contender, Job};
 
 /// Where everything is.
 pub struct Bench {
@@ -51,10 +51,10 @@ impl Bench {
             }
             Contender::Onceflow => self.onceflow(run),
             Contender::FlinkHeap => self.java("flink", "peers.FlinkStream", "hashmap", run),
-            Contender::FlinkRocksdb if run.case.job.name() == "tumbling" => {
+            Contender::FlinkRocksdb if run.case.job == Job::Tumbling => {
                 self.java("flink", "peers.FlinkSql", "rocksdb", run)
             }
-            Contender::Streams if run.case.job.name() != "hopping" => {
+            Contender::Streams if run.case.job != Job::Hopping => {
                 self.java("streams", "peers.Streams", "", run)
             }
             _ => bail!("{} does not do {}", contender.name(), run.case.job.name()),
