@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 /// Event time of the first order: 2026-01-01, milliseconds.
 const START_MS: i64 = 1_767_225_600_000;
 /// Orders per second of event time.
-const ORDERS_A_SECOND: i64 = 10_000;
+pub const ORDERS_A_SECOND: i64 = 10_000;
 /// No order is later than this, milliseconds.
 pub const DISORDER_MS: i64 = 5_000;
 

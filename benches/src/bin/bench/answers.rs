@@ -46,10 +46,15 @@ impl Instant<'_> {
 
 /// A row without.
 #[derive(Deserialize)]
-struct Cleaned<'a> {
-    user_id: &'a str,
-    order_id: i64,
-    cents: i64,
+pub struct Cleaned<'a> {
+    /// The order's.
+    pub user_id: &'a str,
+    /// The order's.
+    pub order_id: i64,
+    /// Its amount.
+    pub cents: i64,
+    /// The order's time, milliseconds.
+    pub ts: i64,
 }
 
 /// What the topic that `contender` wrote must hold, and whether it does.
@@ -97,12 +102,12 @@ fn read_totals(
 }
 
 fn check_orders(bootstrap: &str, topic: &str, workload: Workload) -> Result<()> {
-    let mut expected: HashMap<i64, (u32, i64)> =
-        workload.orders().map(|order| (order.id, (order.user, order.cents()))).collect();
+    let mut expected: HashMap<i64, (u32, i64, i64)> =
+        workload.orders().map(|order| (order.id, (order.user, order.cents(), order.time))).collect();
     read(bootstrap, topic, |value| {
         let row: Cleaned = serde_json::from_slice(value)?;
         match expected.remove(&row.order_id) {
-            Some(right) if right == (user(row.user_id)?, row.cents) => Ok(()),
+            Some(right) if right == (user(row.user_id)?, row.cents, row.ts) => Ok(()),
             other => bail!("{}: {other:?} is right", String::from_utf8_lossy(value)),
         }
     })?;
@@ -112,20 +117,32 @@ fn check_orders(bootstrap: &str, topic: &str, workload: Workload) -> Result<()> 
     }
 }
 
-fn user(name: &str) -> Result<u32> {
+/// The number in a user's name.
+///
+/// # Errors
+/// A name without one.
+pub fn user(name: &str) -> Result<u32> {
     name.strip_prefix("user-").and_then(|number| number.parse().ok()).with_context(|| format!("user {name}"))
 }
 
-/// Hands out the value of every committed record of a topic.
-fn read(bootstrap: &str, topic: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    const CALL: Duration = Duration::from_secs(30);
-    let consumer: BaseConsumer = ClientConfig::new()
+/// Time limit of a question to the brokers, and of their silence.
+const CALL: Duration = Duration::from_secs(30);
+
+/// A `read_committed` consumer that stands at the beginning of each partition of a topic.
+///
+/// # Errors
+/// If the brokers do not answer, or do not know the topic.
+pub fn reader(bootstrap: &str, topic: &str, properties: &[(&str, &str)]) -> Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "bench-answers")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .create()?;
+        .set("isolation.level", "read_committed");
+    for (name, value) in properties {
+        config.set(*name, *value);
+    }
+    let consumer: BaseConsumer = config.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), CALL)?;
     let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
     let mut list = TopicPartitionList::new();
@@ -133,6 +150,13 @@ fn read(bootstrap: &str, topic: &str, mut each: impl FnMut(&[u8]) -> Result<()>)
         list.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&list)?;
+    Ok(consumer)
+}
+
+/// Hands out the value of every committed record of a topic.
+fn read(bootstrap: &str, topic: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let consumer = reader(bootstrap, topic, &[("enable.partition.eof", "true")])?;
+    let partitions = consumer.assignment()?.count();
     let (mut left, mut heard) = (partitions, std::time::Instant::now());
     while left > 0 {
         match consumer.poll(Duration::from_millis(100)) {

@@ -84,6 +84,8 @@ pub struct Case {
     pub interval_ms: u64,
     /// Worker threads.
     pub parallelism: usize,
+    /// How long producers wait for a batch to fill, milliseconds.
+    pub linger_ms: u32,
     /// Who takes part.
     pub contenders: Vec<Contender>,
 }
@@ -95,18 +97,25 @@ impl Case {
     }
 }
 
-/// All of them; the first is the one that a quick run measures.
-pub fn cases() -> Vec<Case> {
+/// What the others change something of, and what a quick run measures.
+pub fn base() -> Case {
     use Contender::{Decode, FlinkHeap, FlinkRocksdb, Loop, Onceflow, Streams};
-    let base = Case {
+    Case {
         name: "tumbling",
         job: Job::Tumbling,
         users: 100_000,
         padding: 0,
         interval_ms: 1_000,
         parallelism: 1,
+        linger_ms: 20,
         contenders: vec![Loop, Decode, Onceflow, FlinkHeap, FlinkRocksdb, Streams],
-    };
+    }
+}
+
+/// All whose figure is the slope between two sizes.
+pub fn cases() -> Vec<Case> {
+    use Contender::{FlinkHeap, Loop, Onceflow, Streams};
+    let base = base();
     let few = Case { contenders: vec![Loop, Onceflow, FlinkHeap], ..base.clone() };
     vec![
         base.clone(),

@@ -27,8 +27,8 @@ pub struct Run<'r> {
     pub case: &'r Case,
     /// Its input.
     pub input: &'r str,
-    /// Orders in that.
-    pub orders: i64,
+    /// Orders in that; `None` when there come more until the contender is ended.
+    pub orders: Option<i64>,
     /// Where its answers go.
     pub output: &'r str,
     /// Its own directory.
@@ -36,14 +36,14 @@ pub struct Run<'r> {
 }
 
 impl Bench {
-    /// The command that runs `contender` to the end of its input.
+    /// The command that runs `contender` to the end of its input, or until it is ended.
     ///
     /// # Errors
     /// A job that it does not do.
     pub fn command(&self, contender: Contender, run: &Run) -> Result<Command> {
-        let orders = run.orders.to_string();
         Ok(match contender {
             Contender::Loop | Contender::Decode => {
+                let orders = run.orders.context("a loop ends")?.to_string();
                 let mut command = Command::new(self.binaries.join("bare-loop"));
                 command.args([&self.bootstrap, run.input, &orders]);
                 command.args((contender == Contender::Decode).then_some("decode"));
@@ -63,7 +63,7 @@ impl Bench {
 
     fn onceflow(&self, run: &Run) -> Command {
         let mut command = Command::new(self.binaries.join("onceflow"));
-        command.args(["run", "--until-end"]);
+        command.arg("run").args(run.orders.map(|_| "--until-end"));
         command.arg(self.here.join("pipelines").join(run.case.job.name()).with_extension("yaml"));
         command
             .env("BENCH_BOOTSTRAP", &self.bootstrap)
@@ -72,6 +72,7 @@ impl Bench {
             .env("BENCH_DIR", run.dir)
             .env("BENCH_PARALLELISM", run.case.parallelism.to_string())
             .env("BENCH_INTERVAL", format!("{}ms", run.case.interval_ms))
+            .env("BENCH_LINGER", run.case.linger_ms.to_string())
             .env("BENCH_BACKEND", "rocksdb")
             // A control topic and a group of its own for each run.
             .env("ONCEFLOW_NAMESPACE", run.output)
@@ -81,7 +82,9 @@ impl Bench {
 
     fn java(&self, project: &str, class: &str, backend: &str, run: &Run) -> Command {
         let mut command = Command::new("java");
-        command.args(["-Xmx4g", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"]);
+        // The collector that costs least CPU; but its pauses are the longer ones.
+        let collector = if run.orders.is_some() { "-XX:+UseParallelGC" } else { "-XX:+UseG1GC" };
+        command.args(["-Xmx4g", collector, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"]);
         // Flink's serializers look into these.
         for package in ["java.util", "java.lang", "java.time"] {
             command.arg(format!("--add-opens=java.base/{package}=ALL-UNNAMED"));
@@ -93,7 +96,8 @@ impl Bench {
         command.args([
             run.case.interval_ms.to_string(),
             run.case.parallelism.to_string(),
-            run.orders.to_string(),
+            run.orders.unwrap_or(0).to_string(),
+            run.case.linger_ms.to_string(),
         ]);
         command
     }
@@ -103,14 +107,26 @@ impl Bench {
     /// # Errors
     /// If Kafka's tool fails.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
+        self.topic_tool(&["--create", "--partitions", "4", "--topic", topic])
+    }
+
+    /// Deletes a topic; its files follow a minute later.
+    ///
+    /// # Errors
+    /// If Kafka's tool fails.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.topic_tool(&["--delete", "--topic", topic])
+    }
+
+    fn topic_tool(&self, what: &[&str]) -> Result<()> {
         let kafka = self.here.join("../integration-tests/kafka/kafka");
         let output = Command::new(kafka)
             .args(["tool", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", &self.bootstrap])
-            .args(["--create", "--partitions", "4", "--topic", topic])
+            .args(what)
             .output()
             .context("the launcher of Kafka")?;
         if !output.status.success() {
-            bail!("creating {topic}: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("{what:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
     }

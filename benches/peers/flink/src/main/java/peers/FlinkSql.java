@@ -3,7 +3,7 @@ package peers;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 
-/** Flink SQL, tumbling windows: the arguments of {@link FlinkStream}. */
+/** Flink SQL, tumbling windows, to where the input ends: the arguments of {@link FlinkStream}. */
 public class FlinkSql {
   public static void main(String[] arguments) throws Exception {
     String bootstrap = arguments[0], input = arguments[1], output = arguments[2];
@@ -37,8 +37,8 @@ public class FlinkSql {
           'key.format' = 'raw', 'key.fields' = 'user_id',
           'sink.delivery-guarantee' = 'exactly-once', 'sink.transactional-id-prefix' = '%1$s',
           'properties.transaction.timeout.ms' = '600000', 'properties.compression.type' = 'lz4',
-          'properties.linger.ms' = '20', 'properties.batch.size' = '500000'
-        )""".formatted(output, bootstrap));
+          'properties.linger.ms' = '%3$s', 'properties.batch.size' = '500000'
+        )""".formatted(output, bootstrap, arguments[9]));
     tables.executeSql("""
         INSERT INTO totals
         SELECT user_id, window_start, window_end, COUNT(*), SUM(CAST(amount * 100 AS BIGINT))

@@ -1,11 +1,12 @@
 package peers;
 
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.functions.AggregateFunction;
 import org.apache.flink.api.common.serialization.AbstractDeserializationSchema;
-import org.apache.flink.api.common.serialization.SimpleStringSchema;
+import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.configuration.Configuration;
@@ -13,6 +14,7 @@ import org.apache.flink.connector.base.DeliveryGuarantee;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
 import org.apache.flink.connector.kafka.sink.KafkaSink;
 import org.apache.flink.connector.kafka.source.KafkaSource;
+import org.apache.flink.connector.kafka.source.KafkaSourceBuilder;
 import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -23,7 +25,10 @@ import org.apache.flink.streaming.api.windowing.assigners.WindowAssigner;
 import org.apache.flink.streaming.api.windowing.windows.TimeWindow;
 import org.apache.flink.util.Collector;
 
-/** Flink's DataStream API: BOOTSTRAP INPUT OUTPUT DIR JOB BACKEND INTERVAL_MS PARALLELISM. Reads to where the input ends at its start. */
+/**
+ * Flink's DataStream API: BOOTSTRAP INPUT OUTPUT DIR JOB BACKEND INTERVAL_MS PARALLELISM ORDERS LINGER_MS. Reads to where the input ends at
+ * its start, however many orders that are; with 0 orders, on and on.
+ */
 public class FlinkStream {
   static class Parse extends AbstractDeserializationSchema<Order> {
     @Override
@@ -58,31 +63,35 @@ public class FlinkStream {
     }
   }
 
-  static class Write extends ProcessWindowFunction<Tuple2<Long, Long>, String, String, TimeWindow> {
+  static class Write extends ProcessWindowFunction<Tuple2<Long, Long>, Tuple2<String, String>, String, TimeWindow> {
     @Override
-    public void process(String user, Context context, Iterable<Tuple2<Long, Long>> totals, Collector<String> out) {
+    public void process(
+        String user, Context context, Iterable<Tuple2<Long, Long>> totals, Collector<Tuple2<String, String>> out) {
       Tuple2<Long, Long> total = totals.iterator().next();
-      out.collect("{\"user_id\":\"" + user + "\",\"window_start\":" + context.window().getStart()
+      out.collect(Tuple2.of(user, "{\"user_id\":\"" + user + "\",\"window_start\":" + context.window().getStart()
           + ",\"window_end\":" + context.window().getEnd()
-          + ",\"orders\":" + total.f0 + ",\"total_cents\":" + total.f1 + "}");
+          + ",\"orders\":" + total.f0 + ",\"total_cents\":" + total.f1 + "}"));
     }
   }
 
-  static DataStream<String> windowed(DataStream<Order> orders, WindowAssigner<Object, TimeWindow> windows) {
+  static final TypeInformation<Tuple2<String, String>> ROW = Types.TUPLE(Types.STRING, Types.STRING);
+
+  static DataStream<Tuple2<String, String>> windowed(DataStream<Order> orders, WindowAssigner<Object, TimeWindow> windows) {
     return orders
         .filter(Order::counts)
         .keyBy(order -> order.user)
         .window(windows)
         .aggregate(new CountAndSum(), new Write(),
-            Types.TUPLE(Types.LONG, Types.LONG), Types.TUPLE(Types.LONG, Types.LONG), Types.STRING);
+            Types.TUPLE(Types.LONG, Types.LONG), Types.TUPLE(Types.LONG, Types.LONG), ROW);
   }
 
-  static DataStream<String> stateless(DataStream<Order> orders) {
+  static DataStream<Tuple2<String, String>> stateless(DataStream<Order> orders) {
     return orders
         .filter(order -> !"XX".equals(order.country))
-        .map(order -> "{\"user_id\":\"" + order.user + "\",\"order_id\":" + order.id + ",\"cents\":" + order.cents()
-            + ",\"country\":\"" + order.country + "\",\"ts\":" + order.time + "}")
-        .returns(Types.STRING);
+        .map(order -> Tuple2.of(order.user,
+            "{\"user_id\":\"" + order.user + "\",\"order_id\":" + order.id + ",\"cents\":" + order.cents()
+                + ",\"country\":\"" + order.country + "\",\"ts\":" + order.time + "}"))
+        .returns(ROW);
   }
 
   public static void main(String[] arguments) throws Exception {
@@ -90,32 +99,36 @@ public class FlinkStream {
     Configuration settings = Settings.of(arguments[3], arguments[5], arguments[6]);
     StreamExecutionEnvironment environment = StreamExecutionEnvironment.getExecutionEnvironment(settings);
     environment.setParallelism(Integer.parseInt(arguments[7]));
-    KafkaSource<Order> source = KafkaSource.<Order>builder()
+    KafkaSourceBuilder<Order> source = KafkaSource.<Order>builder()
         .setBootstrapServers(bootstrap)
         .setTopics(input)
         .setGroupId(output)
         .setStartingOffsets(OffsetsInitializer.earliest())
-        .setBounded(OffsetsInitializer.latest())
         .setValueOnlyDeserializer(new Parse())
-        .setProperty("isolation.level", "read_committed")
-        .build();
-    KafkaSink<String> sink = KafkaSink.<String>builder()
+        .setProperty("isolation.level", "read_committed");
+    if (!arguments[8].equals("0")) {
+      source.setBounded(OffsetsInitializer.latest());
+    }
+    KafkaSink<Tuple2<String, String>> sink = KafkaSink.<Tuple2<String, String>>builder()
         .setBootstrapServers(bootstrap)
-        .setRecordSerializer(KafkaRecordSerializationSchema.<String>builder()
-            .setTopic(output).setValueSerializationSchema(new SimpleStringSchema()).build())
+        .setRecordSerializer(KafkaRecordSerializationSchema.<Tuple2<String, String>>builder()
+            .setTopic(output)
+            .setKeySerializationSchema(row -> row.f0.getBytes(StandardCharsets.UTF_8))
+            .setValueSerializationSchema(row -> row.f1.getBytes(StandardCharsets.UTF_8))
+            .build())
         .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
         .setTransactionalIdPrefix(output)
         .setProperty("transaction.timeout.ms", "600000")
         .setProperty("compression.type", "lz4")
-        .setProperty("linger.ms", "20")
+        .setProperty("linger.ms", arguments[9])
         .setProperty("batch.size", "500000")
         .build();
     DataStream<Order> orders = environment.fromSource(
-        source,
+        source.build(),
         WatermarkStrategy.<Order>forBoundedOutOfOrderness(Duration.ofSeconds(5))
             .withTimestampAssigner((order, kafka) -> order.time),
         "orders");
-    DataStream<String> answer = switch (arguments[4]) {
+    DataStream<Tuple2<String, String>> answer = switch (arguments[4]) {
       case "tumbling" -> windowed(orders, TumblingEventTimeWindows.of(Duration.ofMinutes(1)));
       case "hopping" -> windowed(orders, SlidingEventTimeWindows.of(Duration.ofMinutes(10), Duration.ofMinutes(1)));
       case "stateless" -> stateless(orders);
