@@ -6,6 +6,7 @@ import java.time.Duration;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.functions.AggregateFunction;
 import org.apache.flink.api.common.serialization.AbstractDeserializationSchema;
+import org.apache.flink.api.common.serialization.SerializationSchema;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.api.java.tuple.Tuple2;
@@ -74,6 +75,15 @@ public class FlinkStream {
     }
   }
 
+  /** Of a row: the record's key, or its value. */
+  record Field(int index) implements SerializationSchema<Tuple2<String, String>> {
+    @Override
+    public byte[] serialize(Tuple2<String, String> row) {
+      String text = row.getField(index);
+      return text.getBytes(StandardCharsets.UTF_8);
+    }
+  }
+
   static final TypeInformation<Tuple2<String, String>> ROW = Types.TUPLE(Types.STRING, Types.STRING);
 
   static DataStream<Tuple2<String, String>> windowed(DataStream<Order> orders, WindowAssigner<Object, TimeWindow> windows) {
@@ -113,8 +123,8 @@ public class FlinkStream {
         .setBootstrapServers(bootstrap)
         .setRecordSerializer(KafkaRecordSerializationSchema.<Tuple2<String, String>>builder()
             .setTopic(output)
-            .setKeySerializationSchema(row -> row.f0.getBytes(StandardCharsets.UTF_8))
-            .setValueSerializationSchema(row -> row.f1.getBytes(StandardCharsets.UTF_8))
+            .setKeySerializationSchema(new Field(0))
+            .setValueSerializationSchema(new Field(1))
             .build())
         .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
         .setTransactionalIdPrefix(output)
