@@ -12,6 +12,7 @@ mod latency;
 mod latency_report;
 mod measure;
 mod options;
+mod pacing;
 mod report;
 mod runs;
 
