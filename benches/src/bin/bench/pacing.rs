@@ -142,10 +142,10 @@ pub fn read(
 ) -> Result<Vec<Option<Answer>>> {
     let consumer = reader(bootstrap, topic, &[("fetch.wait.max.ms", "10"), ("fetch.queue.backoff.ms", "1")])?;
     let mut answers: Vec<Option<Answer>> = vec![];
-    let (mut heard, mut count) = (Instant::now(), 0);
+    let (mut heard, mut count) = (Instant::now(), 0i64);
     loop {
         let wanted = end.load(Relaxed);
-        let complete = i64::try_from(count)? >= wanted;
+        let complete = count >= wanted;
         match consumer.poll(Duration::from_millis(10)) {
             None if complete && heard.elapsed() > AFTERWARDS => return Ok(answers),
             None if heard.elapsed() > PATIENCE => bail!("{count} of {wanted} orders are answered"),
