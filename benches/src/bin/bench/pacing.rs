@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Message};
 
 use crate::answers::{Cleaned, reader, user};
@@ -96,7 +96,8 @@ pub fn produce(
     end: &AtomicI64,
 ) -> Result<Vec<(i64, f64)>> {
     let context = Acknowledgements { schedule, written: Mutex::default() };
-    let producer: BaseProducer<Acknowledgements> = ClientConfig::new()
+    // With a thread of its own that hears of acknowledgements at once.
+    let producer: ThreadedProducer<Acknowledgements> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("compression.type", "lz4")
         .set("linger.ms", case.linger_ms.to_string())
@@ -105,7 +106,6 @@ pub fn produce(
     for mut order in case.workload(i64::MAX).orders() {
         let due = schedule.due(order.id);
         while due > Instant::now() {
-            producer.poll(Duration::ZERO);
             thread::sleep(Duration::from_millis(1));
         }
         // Not before the order is due: only then it is known whether it counts.
