@@ -81,8 +81,12 @@ impl Order {
 
     /// The record, with `padding` bytes more.
     pub fn json(&self, padding: usize) -> String {
+        self.json_of(&self.user_name(), padding)
+    }
+
+    /// The same for a user of this name.
+    pub fn json_of(&self, user: &str, padding: usize) -> String {
         let Order { id, time, country, amount: (whole, hundredths), .. } = self;
-        let user = self.user_name();
         let note = "x".repeat(padding);
         format!(
             r#"{{"user_id":"{user}","order_id":{id},"amount":{whole}.{hundredths:02},"country":"{country}","status":"paid","channel":"web{note}","ts":{time}}}"#

@@ -15,24 +15,34 @@ use crate::cases::{Case, Contender};
 
 /// A row with windows.
 #[derive(Deserialize)]
-struct Total<'a> {
-    user_id: &'a str,
+pub struct Total<'a> {
+    /// The orders'.
+    pub user_id: &'a str,
+    /// Beginning of the window.
     #[serde(borrow)]
-    window_start: Instant<'a>,
-    orders: i64,
-    total_cents: i64,
+    pub window_start: Instant<'a>,
+    /// How many.
+    pub orders: i64,
+    /// Their amounts.
+    pub total_cents: i64,
 }
 
 /// Milliseconds since the epoch, or text: Flink SQL writes a local time, which is UTC.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Instant<'a> {
+pub enum Instant<'a> {
+    /// As most write it.
     Number(i64),
+    /// As Flink SQL does.
     Text(&'a str),
 }
 
 impl Instant<'_> {
-    fn ms(&self) -> Result<i64> {
+    /// Since 1970.
+    ///
+    /// # Errors
+    /// Text that is no time.
+    pub fn ms(&self) -> Result<i64> {
         match self {
             Instant::Number(ms) => Ok(*ms),
             Instant::Text(text) => {

@@ -11,6 +11,8 @@ pub enum Job {
     Hopping,
     /// Every order, rewritten.
     Stateless,
+    /// Count and sum by user in windows that stay open while something is measured: a day's, unless said otherwise.
+    Day,
 }
 
 impl Job {
@@ -20,6 +22,7 @@ impl Job {
             Job::Tumbling => "tumbling",
             Job::Hopping => "hopping",
             Job::Stateless => "stateless",
+            Job::Day => "day",
         }
     }
 
@@ -29,6 +32,7 @@ impl Job {
             Job::Tumbling => Some((60_000, 60_000)),
             Job::Hopping => Some((600_000, 60_000)),
             Job::Stateless => None,
+            Job::Day => Some((86_400_000, 86_400_000)),
         }
     }
 }
@@ -46,6 +50,8 @@ pub enum Contender {
     FlinkHeap,
     /// Flink SQL, state in RocksDB, incremental checkpoints.
     FlinkRocksdb,
+    /// Flink's DataStream API, state in RocksDB, incremental checkpoints.
+    FlinkStreamRocksdb,
     /// Kafka Streams, exactly once.
     Streams,
 }
@@ -59,8 +65,14 @@ impl Contender {
             Contender::Onceflow => "Onceflow",
             Contender::FlinkHeap => "Flink DataStream, heap",
             Contender::FlinkRocksdb => "Flink SQL, RocksDB",
+            Contender::FlinkStreamRocksdb => "Flink DataStream, RocksDB",
             Contender::Streams => "Kafka Streams",
         }
+    }
+
+    /// Whether it is Flink.
+    pub fn is_flink(self) -> bool {
+        matches!(self, Contender::FlinkHeap | Contender::FlinkRocksdb | Contender::FlinkStreamRocksdb)
     }
 
     /// Whether its answers can be compared: it writes some.
@@ -86,6 +98,8 @@ pub struct Case {
     pub parallelism: usize,
     /// How long producers wait for a batch to fill, milliseconds.
     pub linger_ms: u32,
+    /// What those that run on Java may use of it for objects, GiB.
+    pub heap_gib: u32,
     /// Who takes part.
     pub contenders: Vec<Contender>,
 }
@@ -108,6 +122,7 @@ pub fn base() -> Case {
         interval_ms: 1_000,
         parallelism: 1,
         linger_ms: 20,
+        heap_gib: 4,
         contenders: vec![Loop, Decode, Onceflow, FlinkHeap, FlinkRocksdb, Streams],
     }
 }

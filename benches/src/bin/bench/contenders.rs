@@ -1,5 +1,6 @@
 //! How each contender is started.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,8 @@ pub struct Bench {
     pub work: PathBuf,
     /// The Kafka.
     pub bootstrap: String,
+    /// Its process.
+    pub broker: u32,
 }
 
 /// One run of a contender.
@@ -50,12 +53,13 @@ impl Bench {
                 command
             }
             Contender::Onceflow => self.onceflow(run),
-            Contender::FlinkHeap => self.java("flink", "peers.FlinkStream", "hashmap", run),
+            Contender::FlinkHeap => self.java("flink", "peers.FlinkStream", "hashmap", run)?,
             Contender::FlinkRocksdb if run.case.job == Job::Tumbling => {
-                self.java("flink", "peers.FlinkSql", "rocksdb", run)
+                self.java("flink", "peers.FlinkSql", "rocksdb", run)?
             }
+            Contender::FlinkStreamRocksdb => self.java("flink", "peers.FlinkStream", "rocksdb", run)?,
             Contender::Streams if run.case.job != Job::Hopping => {
-                self.java("streams", "peers.Streams", "", run)
+                self.java("streams", "peers.Streams", "", run)?
             }
             _ => bail!("{} does not do {}", contender.name(), run.case.job.name()),
         })
@@ -80,11 +84,16 @@ impl Bench {
         command
     }
 
-    fn java(&self, project: &str, class: &str, backend: &str, run: &Run) -> Command {
+    fn java(&self, project: &str, class: &str, backend: &str, run: &Run) -> Result<Command> {
         let mut command = Command::new("java");
+        // Libraries are unpacked there, and are left behind by whoever is killed.
+        let temporary = run.dir.join("tmp");
+        fs::create_dir_all(&temporary)?;
+        command.arg(format!("-Djava.io.tmpdir={}", temporary.display()));
         // The collector that costs least CPU; but its pauses are the longer ones.
         let collector = if run.orders.is_some() { "-XX:+UseParallelGC" } else { "-XX:+UseG1GC" };
-        command.args(["-Xmx4g", collector, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"]);
+        command.arg(format!("-Xmx{}g", run.case.heap_gib));
+        command.args([collector, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"]);
         // Flink's serializers look into these.
         for package in ["java.util", "java.lang", "java.time"] {
             command.arg(format!("--add-opens=java.base/{package}=ALL-UNNAMED"));
@@ -99,7 +108,7 @@ impl Bench {
             run.orders.unwrap_or(0).to_string(),
             run.case.linger_ms.to_string(),
         ]);
-        command
+        Ok(command)
     }
 
     /// Makes a topic of four partitions.
@@ -118,10 +127,27 @@ impl Bench {
         self.topic_tool(&["--delete", "--topic", topic])
     }
 
+    /// Deletes the records of a topic's partitions before these offsets.
+    ///
+    /// # Errors
+    /// If Kafka's tool fails.
+    pub fn delete_records(&self, topic: &str, before: &[i64]) -> Result<()> {
+        let partition = |(partition, offset)| serde_json::json!({ "topic": topic, "partition": partition, "offset": offset });
+        let partitions: Vec<_> = before.iter().enumerate().map(partition).collect();
+        let file = self.work.join("delete-records.json");
+        fs::write(&file, serde_json::json!({ "version": 1, "partitions": partitions }).to_string())?;
+        let file = file.to_string_lossy();
+        self.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", &file])
+    }
+
     fn topic_tool(&self, what: &[&str]) -> Result<()> {
+        self.tool("org.apache.kafka.tools.TopicCommand", what)
+    }
+
+    fn tool(&self, class: &str, what: &[&str]) -> Result<()> {
         let kafka = self.here.join("../integration-tests/kafka/kafka");
         let output = Command::new(kafka)
-            .args(["tool", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", &self.bootstrap])
+            .args(["tool", class, "--bootstrap-server", &self.bootstrap])
             .args(what)
             .output()
             .context("the launcher of Kafka")?;

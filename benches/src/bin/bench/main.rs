@@ -1,18 +1,25 @@
-//! `bench HERE BINARIES PEERS BOOTSTRAP OUT [OPTION]…`: measures Onceflow beside its peers and the limit.
+//! `bench HERE BINARIES PEERS BOOTSTRAP BROKER OUT [OPTION]…`: measures Onceflow beside its peers and the limit.
 //!
 //! CPU time of the whole process (not the broker's) per record, as the slope between two sizes of input, so that starting up cancels out.
 //! All contenders of a case take turns, round by round. What they wrote is compared with a fold of the input first: a wrong answer ends the
 //! measurement. Then latency at a fixed rate (`latency.rs`) and catching up (`backlog.rs`), with the same care. Tables go to standard output and to `OUT/figures.md`, pictures to `OUT/*.svg`.
 
 mod answers;
+mod api;
 mod backlog;
 mod cases;
+mod checkpoints;
 mod contenders;
+mod crowd;
+mod groups;
+mod history;
 mod latency;
 mod latency_report;
 mod measure;
 mod options;
 mod pacing;
+mod recovery;
+mod recovery_report;
 mod report;
 mod runs;
 
@@ -20,7 +27,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use onceflow_benches::workload::Workload;
 
 use self::cases::{Case, Contender};
@@ -30,8 +37,8 @@ use self::report::Figures;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [here, binaries, peers, bootstrap, out, rest @ ..] = arguments.as_slice() else {
-        bail!("usage: bench HERE BINARIES PEERS BOOTSTRAP OUT {USAGE}");
+    let [here, binaries, peers, bootstrap, broker, out, rest @ ..] = arguments.as_slice() else {
+        bail!("usage: bench HERE BINARIES PEERS BOOTSTRAP BROKER OUT {USAGE}");
     };
     let options = options::parse(rest)?;
     let out = PathBuf::from(out);
@@ -41,6 +48,7 @@ fn main() -> Result<()> {
         peers: peers.into(),
         work: out.join("work"),
         bootstrap: bootstrap.clone(),
+        broker: broker.parse().context("BROKER")?,
     };
     fs::create_dir_all(&bench.work)?;
     let mut loaded = HashSet::new();
@@ -68,6 +76,17 @@ fn main() -> Result<()> {
                 let rounds = options.rounds.unwrap_or(1);
                 let (table, picture) =
                     backlog::measure(&bench, case, options.backlog_orders, rounds, &mut loaded)?;
+                (case.name, table, picture)
+            }
+            Part::Recovery(recovery) => {
+                let recovery = recovery.with_users(options.users);
+                let (table, picture) =
+                    recovery::measure(&bench, &recovery, options.rounds.unwrap_or(recovery::ROUNDS))?;
+                (recovery.case.name, table, picture)
+            }
+            Part::Checkpoints(case) => {
+                let users = options.users.unwrap_or(checkpoints::USERS);
+                let (table, picture) = checkpoints::measure(&bench, case, users, options.pace.measured)?;
                 (case.name, table, picture)
             }
         };
@@ -98,6 +117,8 @@ fn measure_case(
     let none = |contender: &Contender| Figures {
         contender: *contender,
         cpu: vec![],
+        broker: vec![],
+        paused: vec![],
         small_cpu: vec![],
         rate: vec![],
         rss: vec![],
@@ -112,7 +133,9 @@ fn measure_case(
             ];
             let more = (inputs[1].orders - inputs[0].orders) as f64;
             figures.cpu.push((large.cpu_s - small.cpu_s) * 1e6 / more);
+            figures.broker.push((large.broker_s - small.broker_s) * 1e6 / more);
             figures.small_cpu.push(small.cpu_s);
+            figures.paused.extend(large.paused);
             figures.rate.push(more / (large.wall_s - small.wall_s));
             figures.rss.push(large.peak_rss as f64);
         }

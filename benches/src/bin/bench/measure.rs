@@ -16,6 +16,10 @@ pub struct Cost {
     pub wall_s: f64,
     /// The most memory that it held at once, bytes.
     pub peak_rss: u64,
+    /// User and system time of the broker meanwhile, seconds.
+    pub broker_s: f64,
+    /// Shares of the time that Onceflow's workers stood still for checkpoints, and while windows fired.
+    pub paused: Option<(f64, f64)>,
 }
 
 /// Runs a command to its end; its output goes to `log`.
@@ -45,6 +49,7 @@ pub fn run(command: &mut Command, log: &Path) -> Result<Cost> {
         cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
         wall_s: began.elapsed().as_secs_f64(),
         peak_rss: usage.ru_maxrss as u64 * 1024,
+        ..Cost::default()
     })
 }
 
@@ -82,9 +87,7 @@ impl Running {
     /// # Errors
     /// If it has ended.
     pub fn cpu_s(&self) -> Result<f64> {
-        // SAFETY: a question without pointers.
-        let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
-        Ok(ticks(self.child.id())? as f64 / ticks_a_second)
+        cpu_s(self.child.id())
     }
 
     /// The most memory that it held at once, bytes.
@@ -123,6 +126,16 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU time of a process so far, user and system, its children's too; seconds.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_s(pid: u32) -> Result<f64> {
+    // SAFETY: a question without pointers.
+    let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+    Ok(ticks(pid)? as f64 / ticks_a_second)
 }
 
 /// Of a process, of the children that it waited for, and of those that still run.

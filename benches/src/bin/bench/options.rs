@@ -7,11 +7,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::backlog;
 use crate::cases::{Case, Contender, base, cases};
+use crate::checkpoints;
 use crate::latency::{self, Pace};
+use crate::recovery::{self, Recovery};
 
 /// The options, as errors and the header of this program say them.
 pub const USAGE: &str = "[--quick] [--case NAME]… [--rounds N] [--sizes SMALL,LARGE] [--backlog-orders N] [--rate N] [--warm-up S] \
-                         [--measured S]";
+                         [--measured S] [--users N]";
 
 /// One measurement.
 pub enum Part {
@@ -21,6 +23,10 @@ pub enum Part {
     Latency(Case),
     /// An hour's input, worked off from its beginning.
     Backlog(Case),
+    /// From kill -9 to the next commit.
+    Recovery(Recovery),
+    /// Bytes of a checkpoint, and its pause.
+    Checkpoints(Case),
 }
 
 /// All that is asked for.
@@ -37,17 +43,30 @@ pub struct Options {
     pub pace: Pace,
     /// Orders in the backlog.
     pub backlog_orders: i64,
+    /// Users whose state is recovered, or checkpointed, where the command line says so.
+    pub users: Option<u32>,
 }
 
 impl Part {
     fn name(&self) -> &'static str {
-        let (Part::Throughput(case) | Part::Latency(case) | Part::Backlog(case)) = self;
-        case.name
+        match self {
+            Part::Throughput(case) | Part::Latency(case) | Part::Backlog(case) | Part::Checkpoints(case) => {
+                case.name
+            }
+            Part::Recovery(recovery) => recovery.case.name,
+        }
     }
 
     fn all() -> Vec<Part> {
         let throughput = cases().into_iter().map(Part::Throughput);
-        throughput.chain([Part::Latency(latency::case()), Part::Backlog(backlog::case())]).collect()
+        let others = [
+            Part::Latency(latency::case()),
+            Part::Backlog(backlog::case()),
+            Part::Recovery(recovery::warm()),
+            Part::Recovery(recovery::cold()),
+            Part::Checkpoints(checkpoints::case()),
+        ];
+        throughput.chain(others).collect()
     }
 }
 
@@ -63,6 +82,7 @@ pub fn parse(words: &[String]) -> Result<Options> {
         quick: false,
         pace: Pace { rate: 5_000, warm_up: Duration::from_secs(15), measured: Duration::from_secs(60) },
         backlog_orders: backlog::HOUR,
+        users: None,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -88,6 +108,7 @@ pub fn parse(words: &[String]) -> Result<Options> {
                 options.sizes = [number(word, small)?, number(word, large)?];
             }
             "--backlog-orders" => options.backlog_orders = number(word, value()?)?,
+            "--users" => options.users = Some(number(word, value()?)?),
             "--rate" => options.pace.rate = number(word, value()?)?,
             "--warm-up" => options.pace.warm_up = Duration::from_secs(number(word, value()?)?),
             "--measured" => options.pace.measured = Duration::from_secs(number(word, value()?)?),
@@ -123,7 +144,7 @@ mod tests {
             ["latency", "hopping", "backlog"]
         );
         assert_eq!(names("--quick").unwrap(), ["tumbling"]);
-        assert_eq!(names("").unwrap().len(), cases().len() + 2);
+        assert_eq!(names("").unwrap().len(), cases().len() + 5);
     }
 
     #[test]

@@ -10,12 +10,16 @@ pub struct Figures {
     pub contender: Contender,
     /// CPU seconds per million orders: the slope between the two sizes.
     pub cpu: Vec<f64>,
+    /// CPU seconds of the broker per million orders: the slope.
+    pub broker: Vec<f64>,
     /// CPU seconds for the smaller size, start included.
     pub small_cpu: Vec<f64>,
     /// Orders per second of wall time: the slope.
     pub rate: Vec<f64>,
     /// Peak memory at the larger size, bytes.
     pub rss: Vec<f64>,
+    /// Shares of the time that Onceflow's workers stood still for checkpoints, and while windows fired.
+    pub paused: Vec<(f64, f64)>,
 }
 
 /// The middle figure, the smallest and the largest.
@@ -35,8 +39,8 @@ pub fn table(case: &Case, all: &[Figures]) -> String {
     let ours = ours.map_or(f64::NAN, |figures| spread(&figures.cpu).0);
     let mut text = format!(
         "### {}\n\n{}, {} users, {} bytes, a checkpoint every {} ms, parallelism {}\n\n\
-         | | µs CPU per record (range) | of Onceflow's | start and the first records, CPU s | records/s | peak RSS, MiB |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+         | | µs CPU per record (range) | of Onceflow's | start and the first records, CPU s | records/s | peak RSS, MiB | µs CPU per record of the broker |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         case.name,
         case.job.name(),
         case.users,
@@ -44,19 +48,31 @@ pub fn table(case: &Case, all: &[Figures]) -> String {
         case.interval_ms,
         case.parallelism
     );
+    let mut pauses = String::new();
     for figures in all {
         let (cpu, least, most) = spread(&figures.cpu);
         let _ = writeln!(
             text,
-            "| {} | {cpu:.2} ({least:.2}–{most:.2}) | {:.1} × | {:.1} | {:.0} | {:.0} |",
+            "| {} | {cpu:.2} ({least:.2}–{most:.2}) | {:.1} × | {:.1} | {:.0} | {:.0} | {:.2} |",
             figures.contender.name(),
             cpu / ours,
             spread(&figures.small_cpu).0,
             spread(&figures.rate).0,
-            spread(&figures.rss).0 / f64::from(1 << 20)
+            spread(&figures.rss).0 / f64::from(1 << 20),
+            spread(&figures.broker).0
         );
+        let percent = |share: fn(&(f64, f64)) -> f64| {
+            spread(&figures.paused.iter().map(share).collect::<Vec<_>>()).0 * 100.0
+        };
+        if !figures.paused.is_empty() {
+            let (copying, firing) = (percent(|paused| paused.0), percent(|paused| paused.1));
+            pauses = format!(
+                "\n{} stood still for {copying:.2} % of the time to copy out what had changed, and for {firing:.2} % while windows fired.\n",
+                figures.contender.name()
+            );
+        }
     }
-    text
+    text + &pauses
 }
 
 /// Horizontal bars as SVG: a label, a figure, and what the figure is of.

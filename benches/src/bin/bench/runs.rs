@@ -10,6 +10,7 @@ use onceflow_benches::workload::Workload;
 use crate::answers;
 use crate::cases::{Case, Contender};
 use crate::contenders::{Bench, Run};
+use crate::history;
 use crate::measure::{self, Cost};
 
 /// How often a peer may run until its answer is right.
@@ -76,7 +77,12 @@ fn run_once(
         bench.create_topic(output)?;
     }
     let run = Run { case, input: &input(workload), orders: Some(workload.orders), output, dir };
-    let cost = measure::run(&mut bench.command(contender, &run)?, &dir.with_extension("log"))?;
+    let before = measure::cpu_s(bench.broker)?;
+    let mut cost = measure::run(&mut bench.command(contender, &run)?, &dir.with_extension("log"))?;
+    cost.broker_s = measure::cpu_s(bench.broker)? - before;
+    if contender == Contender::Onceflow {
+        cost.paused = history::pauses(&history::left_behind(&dir.join("checkpoints"))?);
+    }
     if contender.answers() {
         answers::check(&bench.bootstrap, output, contender, case, workload)
             .with_context(|| format!("the answer of {} in {output} is not right", contender.name()))?;

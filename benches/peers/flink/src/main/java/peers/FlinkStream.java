@@ -27,8 +27,8 @@ import org.apache.flink.streaming.api.windowing.windows.TimeWindow;
 import org.apache.flink.util.Collector;
 
 /**
- * Flink's DataStream API: BOOTSTRAP INPUT OUTPUT DIR JOB BACKEND INTERVAL_MS PARALLELISM ORDERS LINGER_MS. Reads to where the input ends at
- * its start, however many orders that are; with 0 orders, on and on.
+ * Flink's DataStream API: BOOTSTRAP INPUT OUTPUT DIR JOB BACKEND INTERVAL_MS PARALLELISM ORDERS LINGER_MS [CHECKPOINT]. Reads to where
+ * the input ends at its start, however many orders that are; with 0 orders, on and on. Goes on from the checkpoint, if there is one.
  */
 public class FlinkStream {
   static class Parse extends AbstractDeserializationSchema<Order> {
@@ -107,6 +107,9 @@ public class FlinkStream {
   public static void main(String[] arguments) throws Exception {
     String bootstrap = arguments[0], input = arguments[1], output = arguments[2];
     Configuration settings = Settings.of(arguments[3], arguments[5], arguments[6]);
+    if (arguments.length > 10) {
+      Settings.goOnFrom(settings, arguments[10]);
+    }
     StreamExecutionEnvironment environment = StreamExecutionEnvironment.getExecutionEnvironment(settings);
     environment.setParallelism(Integer.parseInt(arguments[7]));
     KafkaSourceBuilder<Order> source = KafkaSource.<Order>builder()
@@ -140,6 +143,7 @@ public class FlinkStream {
         "orders");
     DataStream<Tuple2<String, String>> answer = switch (arguments[4]) {
       case "tumbling" -> windowed(orders, TumblingEventTimeWindows.of(Duration.ofMinutes(1)));
+      case "day" -> windowed(orders, TumblingEventTimeWindows.of(Duration.ofDays(1)));
       case "hopping" -> windowed(orders, SlidingEventTimeWindows.of(Duration.ofMinutes(10), Duration.ofMinutes(1)));
       case "stateless" -> stateless(orders);
       default -> throw new IllegalArgumentException(arguments[4]);

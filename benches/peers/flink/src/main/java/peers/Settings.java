@@ -14,6 +14,14 @@ class Settings {
     settings.setString("pipeline.object-reuse", "true");
     settings.setString("taskmanager.memory.managed.size", "512m");
     settings.setString("rest.port", "0");
+    // Whatever a job that is killed leaves behind is found and removed there.
+    settings.setString("io.tmp.dirs", directory + "/tmp");
     return settings;
+  }
+
+  /** The job takes up a checkpoint of a job that was killed, as it would after a failure of its own: it goes on adding to it. */
+  static void goOnFrom(Configuration settings, String checkpoint) {
+    settings.setString("execution.state-recovery.path", "file://" + checkpoint);
+    settings.setString("execution.state-recovery.claim-mode", "CLAIM");
   }
 }

@@ -61,11 +61,11 @@ public class Streams {
         + key.window().end() + ",\"orders\":" + total.orders() + ",\"total_cents\":" + total.cents() + "}";
   }
 
-  static KStream<String, String> windowed(KStream<String, Order> orders, Serde<Order> serde) {
+  static KStream<String, String> windowed(KStream<String, Order> orders, Serde<Order> serde, Duration size) {
     return orders
         .filter((user, order) -> order.counts())
         .groupByKey(Grouped.with(Serdes.String(), serde))
-        .windowedBy(TimeWindows.ofSizeAndGrace(Duration.ofMinutes(1), Duration.ofSeconds(5)))
+        .windowedBy(TimeWindows.ofSizeAndGrace(size, Duration.ofSeconds(5)))
         .emitStrategy(EmitStrategy.onWindowClose())
         .aggregate(() -> new Total(0, 0), (user, order, total) -> total.with(order),
             Materialized.with(Serdes.String(), totals()))
@@ -93,6 +93,8 @@ public class Streams {
     settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 256L << 20);
     settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
     settings.put(StreamsConfig.consumerPrefix("auto.offset.reset"), "earliest");
+    // A member by name: after a death it comes back at once, and nobody waits for its session to time out.
+    settings.put(StreamsConfig.consumerPrefix("group.instance.id"), output);
     settings.put(StreamsConfig.producerPrefix("transaction.timeout.ms"), 600000);
     settings.put(StreamsConfig.producerPrefix("compression.type"), "lz4");
     settings.put(StreamsConfig.producerPrefix("linger.ms"), arguments[8]);
@@ -103,7 +105,8 @@ public class Streams {
     KStream<String, Order> orders = builder.stream(input, Consumed.with(Serdes.String(), serde)
         .withTimestampExtractor((ConsumerRecord<Object, Object> record, long before) -> ((Order) record.value()).time));
     KStream<String, String> answer = switch (arguments[4]) {
-      case "tumbling" -> windowed(orders, serde);
+      case "tumbling" -> windowed(orders, serde, Duration.ofMinutes(1));
+      case "day" -> windowed(orders, serde, Duration.ofDays(1));
       case "stateless" -> stateless(orders);
       default -> throw new IllegalArgumentException(arguments[4]);
     };
