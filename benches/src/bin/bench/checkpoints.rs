@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use crate::crowd::{self, Crowd, Feeder};
 use crate::groups::Group;
 use crate::history::Checkpoint;
 use crate::measure::Running;
+use crate::pacing::wall_clock_ms;
 use crate::report;
 
 /// Between checkpoints, milliseconds.
@@ -103,9 +104,9 @@ fn at_interval(
         eprintln!("bench: {}, every {} ms: {rate} users a second", case.name, case.interval_ms);
         let feeder = Feeder::start(&bench.bootstrap, input, crowd, next, rate)?;
         std::thread::sleep(SETTLING);
-        let began_ms = now_ms();
+        let began_ms = wall_clock_ms();
         std::thread::sleep(measured);
-        let ended_ms = now_ms();
+        let ended_ms = wall_clock_ms();
         next = feeder.stop()?;
         everything(&mut process)?;
         let answer = api::get(port, "/api/v1/pipelines/bench-day/checkpoints?limit=1000")?;
@@ -180,8 +181,4 @@ fn table(users: u32, state: f64, all: &[Figures]) -> String {
     let firing = all.iter().map(|figures| figures.share(|one| one.firing_us)).fold(0.0, f64::max);
     let _ = writeln!(text, "\nFiring took at most {firing:.2} % of the time.");
     text
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
 /// A checkpoint; durations are microseconds.
@@ -32,15 +32,18 @@ pub struct Checkpoint {
 /// Those that the process of a run left behind, oldest first; its `storage` is a directory for each namespace, pipeline and shard.
 ///
 /// # Errors
-/// If there are none.
-pub fn left_behind(storage: &Path) -> Result<Vec<Checkpoint>> {
+/// If what is there cannot be read.
+pub fn left_behind(storage: &Path) -> Result<Option<Vec<Checkpoint>>> {
     let mut dir = storage.to_owned();
     for _ in ["namespace", "pipeline", "shard"] {
-        let below = fs::read_dir(&dir)?.next().with_context(|| format!("{} is empty", dir.display()))?;
+        // A pipeline without state need not keep anything.
+        let Some(below) = fs::read_dir(&dir).ok().and_then(|mut entries| entries.next()) else {
+            return Ok(None);
+        };
         dir = below?.path();
     }
-    let text = fs::read_to_string(dir.join("history.jsonl"))?;
-    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    let Ok(text) = fs::read_to_string(dir.join("history.jsonl")) else { return Ok(None) };
+    Ok(Some(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?))
 }
 
 /// Shares of the time from the first to the last of these checkpoints: of copying out, and of firing.

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
@@ -16,6 +16,11 @@ use crate::latency::PATIENCE;
 
 /// How long the reader looks for answers that should not be there.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+
+/// Milliseconds since 1970.
+pub fn wall_clock_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
 
 /// When orders are due: evenly, from an instant on.
 #[derive(Clone, Copy)]
@@ -30,7 +35,7 @@ pub struct Schedule {
 impl Schedule {
     /// A schedule of so many orders a second that begins now.
     pub fn now(rate: u32) -> Schedule {
-        Schedule { began: Instant::now(), began_ms: chrono::Utc::now().timestamp_millis(), rate }
+        Schedule { began: Instant::now(), began_ms: wall_clock_ms(), rate }
     }
 
     /// When an order is.

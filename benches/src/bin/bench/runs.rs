@@ -81,7 +81,7 @@ fn run_once(
     let mut cost = measure::run(&mut bench.command(contender, &run)?, &dir.with_extension("log"))?;
     cost.broker_s = measure::cpu_s(bench.broker)? - before;
     if contender == Contender::Onceflow {
-        cost.paused = history::pauses(&history::left_behind(&dir.join("checkpoints"))?);
+        cost.paused = history::left_behind(&dir.join("checkpoints"))?.and_then(|all| history::pauses(&all));
     }
     if contender.answers() {
         answers::check(&bench.bootstrap, output, contender, case, workload)
