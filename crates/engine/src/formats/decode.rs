@@ -38,7 +38,7 @@ use onceflow_protocol::EventTime;
 
 use self::columns::{ColumnBuilder, Value};
 use self::csv::CsvFields;
-use self::json::{PathTrie, Slot, Undeclared};
+use self::json::{Finder, Slot, Undeclared};
 use super::kept;
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
@@ -65,7 +65,7 @@ pub struct Decoder {
 /// Finds what columns come from.
 #[derive(Debug)]
 enum Reader {
-    Json(PathTrie),
+    Json(Finder),
     Csv {
         fields: Box<CsvFields>,
         /// Of each column.
@@ -122,7 +122,7 @@ impl Decoder {
             UnknownFields::Ignore | UnknownFields::Error => None,
         };
         let reader = match &source.format {
-            Format::Json => Reader::Json(PathTrie::new(
+            Format::Json => Reader::Json(Finder::new(
                 source.columns.iter().map(|column| column.path.as_slice()),
                 source.declared.iter().map(Vec::as_slice),
             )),
@@ -166,7 +166,8 @@ impl Decoder {
                 None if self.skip_tombstones => skipped.push(next as u32),
                 value => {
                     bytes += value.map_or(0, <[u8]>::len);
-                    match self.decode_one(value, messages.timestamp(next), &mut slots) {
+                    let timestamp = || messages.timestamp(next);
+                    match self.decode_one(value, &timestamp, &mut slots) {
                         Ok(time) => {
                             event_time.push(time.ms());
                             origin.push(next as u32);
@@ -199,7 +200,7 @@ impl Decoder {
     fn decode_one<'m>(
         &mut self,
         value: Option<&'m [u8]>,
-        timestamp: i64,
+        timestamp: &dyn Fn() -> i64,
         slots: &mut [Slot<'m>],
     ) -> Result<EventTime, (Reason, String)> {
         self.push_record(value, slots).map_err(|error| (Reason::Decode, error))?;
@@ -213,24 +214,24 @@ impl Decoder {
         match &mut self.reader {
             Reader::Raw => self.columns.iter_mut().try_for_each(|column| column.push_raw(value)),
             _ if value.is_empty() => Err("empty value".into()),
-            Reader::Json(trie) => {
+            Reader::Json(finder) => {
                 let text = utf8(value)?;
                 match (&mut self.kept, self.unknown_fields) {
                     (Some(kept), _) => {
                         kept.row.clear();
-                        trie.find(text, slots, &mut Undeclared::Keep(&mut kept.row))?;
+                        finder.find(text, slots, &mut Undeclared::Keep(&mut kept.row))?;
                         kept::close(&mut kept.row);
                         kept.column.push_text(&kept.row)?;
                     }
                     (None, UnknownFields::Error) => {
                         let mut first = None;
-                        trie.find(text, slots, &mut Undeclared::Refuse(&mut first))?;
+                        finder.find(text, slots, &mut Undeclared::Refuse(&mut first))?;
                         if let Some(name) = first {
                             return Err(format!("the schema has no member `{name}`"));
                         }
                     }
                     (None, UnknownFields::Ignore | UnknownFields::Keep) => {
-                        trie.find(text, slots, &mut Undeclared::Ignore)?
+                        finder.find(text, slots, &mut Undeclared::Ignore)?
                     }
                 }
                 self.columns.iter_mut().zip(slots).try_for_each(|(column, slot)| column.push(*slot))
@@ -249,10 +250,12 @@ impl Decoder {
     }
 
     /// The event time of the row that was appended last.
-    fn event_time(&self, record_timestamp: i64) -> Result<EventTime, String> {
+    fn event_time(&self, record_timestamp: &dyn Fn() -> i64) -> Result<EventTime, String> {
         let ms = match self.event_time {
-            EventTimeFrom::Record if record_timestamp < 0 => return Err("the record has no timestamp".into()),
-            EventTimeFrom::Record => Some(record_timestamp),
+            EventTimeFrom::Record => match record_timestamp() {
+                ..0 => return Err("the record has no timestamp".into()),
+                ms => Some(ms),
+            },
             EventTimeFrom::Column { column, multiplier, divisor } => {
                 let column = &self.columns[column];
                 let value = column
@@ -267,8 +270,9 @@ impl Decoder {
 
     /// One record far in the future would close every window before it. It is measured against the record's own timestamp, which
     /// is the same when the record is read again.
-    fn check_ahead(&self, time: EventTime, record_timestamp: i64) -> Result<(), String> {
+    fn check_ahead(&self, time: EventTime, record_timestamp: &dyn Fn() -> i64) -> Result<(), String> {
         let Some(max) = self.max_ahead_ms else { return Ok(()) };
+        let record_timestamp = record_timestamp();
         if record_timestamp < 0 {
             return Err(
                 "event time: the record has no timestamp that `max_ahead` could be measured from".into()

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use arrow::array::NullBufferBuilder;
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array,
     LargeStringArray, ListArray, PrimitiveArray, StringArray, StructArray, TimestampMillisecondArray,
@@ -19,7 +20,7 @@ use chrono::{DateTime, NaiveDate};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{PathTrie, Slot, Undeclared, kind, string};
+use super::json::{Finder, Slot, Undeclared, kind, string};
 use super::utf8;
 use crate::expr::sql_type;
 use crate::formats::decimal;
@@ -39,8 +40,8 @@ const FEW_MEMBERS: usize = 16;
 pub(super) struct ColumnBuilder {
     column: Column,
     values: Values,
-    /// A bit per row, set where it is not null.
-    valid: BooleanBufferBuilder,
+    /// Which rows are null.
+    nulls: NullBufferBuilder,
 }
 
 /// A value other than null, as its format has it.
@@ -48,6 +49,8 @@ pub(super) struct ColumnBuilder {
 pub(super) enum Value<'a> {
     /// A JSON value.
     Json(&'a str),
+    /// A JSON string without escapes, in its quotes.
+    JsonText(&'a str),
     /// Text without quotes, whatever the type.
     Plain(&'a str),
 }
@@ -56,7 +59,7 @@ impl<'a> Value<'a> {
     /// As it stands there.
     fn written(self) -> &'a str {
         match self {
-            Value::Json(text) | Value::Plain(text) => text,
+            Value::Json(text) | Value::JsonText(text) | Value::Plain(text) => text,
         }
     }
 
@@ -64,6 +67,7 @@ impl<'a> Value<'a> {
     fn text(self) -> Option<Cow<'a, str>> {
         match self {
             Value::Json(json) => string(json),
+            Value::JsonText(json) => json.get(1..json.len() - 1).map(Cow::Borrowed),
             Value::Plain(text) => Some(text.into()),
         }
     }
@@ -85,7 +89,7 @@ enum Values {
     Date(Vec<i32>),
     Timestamp { ms: Vec<i64>, zone: Option<Arc<str>> },
     List { offsets: Vec<i32>, field: FieldRef, items: Box<ColumnBuilder> },
-    Struct { fields: Fields, trie: PathTrie, members: Vec<ColumnBuilder>, strict: bool },
+    Struct { fields: Fields, finder: Finder, members: Vec<ColumnBuilder>, strict: bool },
 }
 
 /// Applies the same code to every plain vector of values.
@@ -137,7 +141,7 @@ impl ColumnBuilder {
                 let paths: Vec<_> = fields.iter().map(|field| [field.name().clone()]).collect();
                 Values::Struct {
                     fields: fields.clone(),
-                    trie: PathTrie::new(paths.iter().map(|path| path.as_slice()), std::iter::empty()),
+                    finder: Finder::new(paths.iter().map(|path| path.as_slice()), std::iter::empty()),
                     members: fields.iter().map(member).collect::<Result<_, _>>()?,
                     strict,
                 }
@@ -148,7 +152,7 @@ impl ColumnBuilder {
             }
             other => return Err(format!("column {}: nothing can be decoded as {other}", column.name)),
         };
-        Ok(ColumnBuilder { column: column.clone(), values, valid: BooleanBufferBuilder::new(0) })
+        Ok(ColumnBuilder { column: column.clone(), values, nulls: NullBufferBuilder::new(0) })
     }
 
     /// Of the items of a list, or a member of a struct.
@@ -168,7 +172,6 @@ impl ColumnBuilder {
 
     /// Makes room for `rows` more.
     pub(super) fn reserve(&mut self, rows: usize) {
-        self.valid.reserve(rows);
         each_vector!(&mut self.values, vector => vector.reserve(rows);
             Values::Boolean(bits) => bits.reserve(rows),
             Values::Text { bytes, offsets } | Values::Binary { bytes, offsets } => {
@@ -196,6 +199,7 @@ impl ColumnBuilder {
             Slot::Missing => self.push_absent("is missing"),
             Slot::Found("null") => self.push_absent("is null"),
             Slot::Found(json) => self.push_some(Value::Json(json)),
+            Slot::Text(json) => self.push_some(Value::JsonText(json)),
             Slot::Blocked { depth, found } => {
                 let path = self.column.path.get(..depth).unwrap_or_default().join(".");
                 Err(format!("column {}: expected an object at {path}, found {found}", self.column.name))
@@ -223,17 +227,17 @@ impl ColumnBuilder {
         let pushed = match (&mut self.values, value) {
             (Values::List { offsets, items, .. }, Value::Json(json)) if json.starts_with('[') => {
                 push_items(json, items)?;
-                push_end(offsets, items.valid.len())
+                push_end(offsets, items.nulls.len())
             }
-            (Values::Struct { trie, members, strict, .. }, Value::Json(json)) if json.starts_with('{') => {
-                push_members(json, trie, members, *strict, &self.column.name)?;
+            (Values::Struct { finder, members, strict, .. }, Value::Json(json)) if json.starts_with('{') => {
+                push_members(json, finder, members, *strict, &self.column.name)?;
                 Ok(())
             }
             _ => self.push_scalar(value),
         };
         let reason = match pushed {
             Ok(()) => {
-                self.valid.append(true);
+                self.nulls.append_non_null();
                 return Ok(());
             }
             Err(reason) => reason,
@@ -244,7 +248,7 @@ impl ColumnBuilder {
             (0..=EXCERPT, _) => written.to_owned(),
             (_, value) => {
                 let kind = match value {
-                    Value::Json(json) => kind(json.as_bytes()[0]),
+                    Value::Json(json) | Value::JsonText(json) => kind(json.as_bytes()[0]),
                     Value::Plain(_) => "a text",
                 };
                 format!("{kind} beginning {}…", written.chars().take(EXCERPT).collect::<String>())
@@ -274,12 +278,12 @@ impl ColumnBuilder {
             return Err(format!("column {}: expected text or bytes", self.column.name));
         };
         push_bytes(text, bytes, offsets).map_err(|error| format!("column {}{error}", self.column.name))?;
-        self.valid.append(true);
+        self.nulls.append_non_null();
         Ok(())
     }
 
     fn push_null(&mut self) {
-        self.valid.append(false);
+        self.nulls.append_null();
         each_vector!(&mut self.values, vector => vector.push(Default::default());
             Values::Boolean(bits) => bits.append(false),
             Values::Text { bytes, offsets } | Values::Binary { bytes, offsets } => offsets.push(bytes.len() as i32),
@@ -324,7 +328,7 @@ impl ColumnBuilder {
             }
             Values::Json { bytes, offsets } => {
                 let json = match value {
-                    Value::Json(json) => json,
+                    Value::Json(json) | Value::JsonText(json) => json,
                     Value::Plain(text) => {
                         serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!(": {error}"))?;
                         text.trim_ascii()
@@ -377,7 +381,7 @@ impl ColumnBuilder {
 
     /// Goes back to the first `rows` rows, however many there are.
     pub(super) fn truncate(&mut self, rows: usize) {
-        self.valid.truncate(rows);
+        self.nulls.truncate(rows);
         each_vector!(&mut self.values, vector => vector.truncate(rows);
             Values::Boolean(bits) => bits.truncate(rows),
             Values::Text { bytes, offsets } | Values::Binary { bytes, offsets } => {
@@ -404,8 +408,8 @@ impl ColumnBuilder {
 
     /// The last row's value as an integer, `None` where it is null.
     pub(super) fn last_integer(&self) -> Option<i64> {
-        let rows = self.valid.len();
-        if rows == 0 || !self.valid.get_bit(rows - 1) {
+        let rows = self.nulls.len();
+        if rows == 0 || !self.nulls.is_valid(rows - 1) {
             return None;
         }
         match &self.values {
@@ -419,8 +423,7 @@ impl ColumnBuilder {
 
     /// The rows as an array; the builder is empty afterwards.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let nulls = NullBuffer::new(self.valid.finish());
-        let nulls = (nulls.null_count() > 0).then_some(nulls);
+        let nulls = self.nulls.finish();
         Ok(match &mut self.values {
             Values::Boolean(bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
             Values::Int8(vector) => primitive::<Int8Type>(vector, nulls),
@@ -518,7 +521,7 @@ impl<'de> Visitor<'de> for Items<'_> {
 /// Appends the members of a JSON object.
 fn push_members(
     json: &str,
-    trie: &PathTrie,
+    finder: &mut Finder,
     members: &mut [ColumnBuilder],
     strict: bool,
     name: &str,
@@ -534,7 +537,7 @@ fn push_members(
     };
     let mut first = None;
     let mut undeclared = if strict { Undeclared::Refuse(&mut first) } else { Undeclared::Ignore };
-    trie.find(json, slots, &mut undeclared).map_err(|error| format!("column {name}: {error}"))?;
+    finder.find(json, slots, &mut undeclared).map_err(|error| format!("column {name}: {error}"))?;
     if let Some(unknown) = first {
         return Err(format!("column {name}: its type has no member `{unknown}`"));
     }

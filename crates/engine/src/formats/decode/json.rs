@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan::Shapes;
 use crate::formats::kept;
 
 /// More children than this are looked up by hash instead of one by one.
@@ -18,6 +19,8 @@ pub(super) enum Slot<'a> {
     Missing,
     /// Here: valid JSON without white space around it.
     Found(&'a str),
+    /// The same, and it is a string without escapes.
+    Text(&'a str),
     /// The first `depth` names of its path lead to something that is no object.
     Blocked {
         /// How much of the path was followed.
@@ -36,6 +39,45 @@ pub(super) enum Undeclared<'k> {
     Keep(&'k mut Vec<u8>),
     /// The name of the first one goes here.
     Refuse(&'k mut Option<String>),
+}
+
+/// Finds the members of records that columns come from.
+#[derive(Debug)]
+pub(super) struct Finder {
+    trie: PathTrie,
+    /// How the records so far were written.
+    shapes: Shapes,
+}
+
+impl Finder {
+    /// Of the members at the paths of columns 0, 1, …; some more paths may be declared.
+    pub(super) fn new<'a>(
+        paths: impl Iterator<Item = &'a [String]>,
+        declared: impl Iterator<Item = &'a [String]>,
+    ) -> Finder {
+        let trie = PathTrie::new(paths, declared);
+        Finder { shapes: Shapes::new(&trie), trie }
+    }
+
+    /// Finds the member of each column.
+    ///
+    /// # Errors
+    /// Text that is not one JSON object.
+    pub(super) fn find<'de>(
+        &mut self,
+        record: &'de str,
+        slots: &mut [Slot<'de>],
+        undeclared: &mut Undeclared,
+    ) -> Result<(), String> {
+        slots.fill(Slot::Missing);
+        if matches!(undeclared, Undeclared::Ignore) {
+            if self.trie.scan(&mut self.shapes, record, slots).is_some() {
+                return Ok(());
+            }
+            slots.fill(Slot::Missing);
+        }
+        self.trie.read(record, slots, undeclared)
+    }
 }
 
 /// The paths of all columns, merged by their common beginnings.
@@ -118,35 +160,19 @@ impl PathTrie {
         (at, way)
     }
 
-    pub(super) fn root(&self) -> &Node {
-        &self.nodes[0]
+    /// How many nodes there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     pub(super) fn node(&self, number: usize) -> &Node {
         &self.nodes[number]
     }
 
-    /// Finds the member of each column.
+    /// Finds the member of each column by serde_json. The slots must be empty.
     ///
     /// # Errors
     /// Text that is not one JSON object.
-    pub(super) fn find<'de>(
-        &self,
-        record: &'de str,
-        slots: &mut [Slot<'de>],
-        undeclared: &mut Undeclared,
-    ) -> Result<(), String> {
-        slots.fill(Slot::Missing);
-        if matches!(undeclared, Undeclared::Ignore) {
-            if self.scan(record, slots).is_some() {
-                return Ok(());
-            }
-            slots.fill(Slot::Missing);
-        }
-        self.read(record, slots, undeclared)
-    }
-
-    /// What [`find`](Self::find) does, by serde_json.
     pub(super) fn read<'de>(
         &self,
         record: &'de str,
