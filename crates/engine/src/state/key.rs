@@ -80,6 +80,17 @@ pub fn is_supported(data_type: &DataType) -> bool {
     )
 }
 
+/// Bytes of a column in every key that holds a value there, the text itself left out.
+pub fn fixed_bytes(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::Boolean => 2,
+        DataType::Utf8 => 3,
+        DataType::Date32 => 5,
+        DataType::Decimal128(..) => 17,
+        _ => 9,
+    }
+}
+
 /// The keys of a batch, one per row, with their hashes. Meant to be kept and filled again, batch after batch.
 #[derive(Debug, Default)]
 pub struct Keys {

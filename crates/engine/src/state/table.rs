@@ -100,6 +100,22 @@ impl Layout {
         self.columns.iter().zip(&self.aggregates)
     }
 
+    /// Bytes that a group takes in a table without spare room (one that has just grown has as much again to spare), without the texts of
+    /// its key and its aggregates.
+    ///
+    /// # Errors
+    /// None for a layout that was made.
+    pub fn bytes_per_group(&self) -> Result<usize, StateError> {
+        const GROUPS: usize = 1024;
+        // The index is a slot and a byte of control, and is full at seven eighths.
+        let index = (size_of::<Entry>() + 1) * 8 / 7;
+        let key = self.groups.iter().map(key::fixed_bytes).sum::<usize>();
+        let mut columns = self.columns()?;
+        columns.iter_mut().for_each(|column| column.resize(GROUPS));
+        let aggregates = columns.iter().map(|column| column.memory_bytes()).sum::<usize>() / GROUPS;
+        Ok(index + key + size_of::<usize>() + size_of::<u64>() + aggregates)
+    }
+
     /// Empty columns, one per aggregate, in the order of the state.
     pub(super) fn columns(&self) -> Result<Vec<Box<dyn AggregateColumn>>, StateError> {
         self.aggregates.iter().map(AggregateSpec::column).collect()

@@ -6,7 +6,7 @@ mod human;
 mod mermaid;
 mod text;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use serde::Serialize;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     SinkTopic, SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
 };
 use crate::expr::sql_type;
+use crate::state::table::{Layout, StateColumn};
 
 /// A plan as data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -124,6 +125,11 @@ pub struct ExplainedWindow {
     pub late: &'static str,
     /// How long a pane is kept from its start, milliseconds of event time.
     pub pane_kept_ms: i64,
+    /// What a group of a pane takes in memory, without its texts, bytes.
+    pub group_bytes: usize,
+    /// The columns whose text comes on top of that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub group_texts: Vec<String>,
 }
 
 /// A sink.
@@ -310,6 +316,10 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         let argument = aggregate.argument.as_ref().map(|argument| argument.sql());
         row(&aggregate.name, call(aggregate.function, argument))
     });
+    let groups = window.group_by.iter().map(|group| (&group.name, &group.data_type));
+    let results = window.aggregates.iter().map(|aggregate| (&aggregate.name, &aggregate.result_type));
+    let texts = groups.chain(results).filter(|(_, data_type)| **data_type == DataType::Utf8);
+    let layout = Layout::of(window, StateColumn::planned(window.aggregates.len()));
     ExplainedWindow {
         size_ms: window.spec.size_ms(),
         offset_ms: window.spec.offset_ms(),
@@ -324,6 +334,9 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
             Late::Stream => "stream",
         },
         pane_kept_ms: window.spec.size_ms() + window.lateness_ms,
+        // The compiler has refused what has no layout.
+        group_bytes: layout.and_then(|layout| layout.bytes_per_group()).unwrap_or_default(),
+        group_texts: texts.map(|(name, _)| name.clone()).collect(),
     }
 }
 

@@ -120,7 +120,12 @@ impl ExplainedWindow {
         }
         line(f, "late rows", self.late)?;
         let kept = duration(self.pane_kept_ms);
-        line(f, "state", format!("a row for each group and pane of {every}, for {kept} of event time"))
+        let texts = match self.group_texts.as_slice() {
+            [] => String::new(),
+            texts => format!(" and the text of {}", texts.join(", ")),
+        };
+        line(f, "state", format!("a row for each group and pane of {every}, for {kept} of event time"))?;
+        line(f, "", format!("in memory {} bytes{texts}, and up to as much again to grow", self.group_bytes))
     }
 }
 
