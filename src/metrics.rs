@@ -212,8 +212,12 @@ pipeline_metrics! {
         "onceflow_partition_idle", "1 while a partition does not count for the watermark.";
     windows_open: IntGauge = IntGauge::with_opts,
         "onceflow_windows_open", "Panes that hold state.";
-    worker_seconds: CounterVec = |o| CounterVec::new(o, &["state"]),
-        "onceflow_worker_seconds_total", "Time of the workers in seconds: busy, idle, blocked.";
+    worker_seconds: CounterVec = |o| CounterVec::new(o, &["state", "by"]),
+        "onceflow_worker_seconds_total",
+        "Time of the workers in seconds: busy, idle, blocked; by whom: output that waits for the sink, or a checkpoint.";
+    stage_seconds: CounterVec = |o| CounterVec::new(o, &["kind", "stage"]),
+        "onceflow_stage_seconds_total",
+        "Busy time of the workers in seconds, by source (decoding), step and sink (encoding).";
     checkpoint_duration_seconds: HistogramVec = |o| histogram(o, &["phase"]),
         "onceflow_checkpoint_duration_seconds", "Duration of the phases of a checkpoint in seconds.";
     checkpoint_written_bytes: IntGauge = IntGauge::with_opts,

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use onceflow_engine::plan::{self, Plan, Source, Stream};
 use onceflow_protocol::coordinator::{Requests, Restart, Settings, TimeInput, WindowedStep};
@@ -236,6 +236,12 @@ pub fn open_storage(plan: &Plan, namespace: &str) -> Result<ShardStorage, Storag
 /// protocol depends on it.
 pub fn wall_clock_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Nanoseconds since the first call, for what is measured.
+pub fn monotonic_ns() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 /// The name of this machine.

@@ -18,8 +18,24 @@ pub enum Spent {
     Busy,
     /// Waiting for records.
     Idle,
-    /// Standing at a barrier, or held back by output that waits.
-    Blocked,
+    /// Held back by output that waits for the sink.
+    BlockedBySink,
+    /// Standing at a barrier.
+    BlockedByCheckpoint,
+}
+
+impl Spent {
+    const ALL: [Spent; 4] = [Spent::Busy, Spent::Idle, Spent::BlockedBySink, Spent::BlockedByCheckpoint];
+
+    /// Values of the labels `state` and `by`.
+    fn labels(self) -> [&'static str; 2] {
+        match self {
+            Spent::Busy => ["busy", ""],
+            Spent::Idle => ["idle", ""],
+            Spent::BlockedBySink => ["blocked", "sink"],
+            Spent::BlockedByCheckpoint => ["blocked", "checkpoint"],
+        }
+    }
 }
 
 /// What one worker has counted.
@@ -27,9 +43,8 @@ pub struct Meter {
     metrics: Arc<PipelineMetrics>,
     partitions: Vec<IntCounter>,
     bytes: IntCounter,
-    busy: Counter,
-    idle: Counter,
-    blocked: Counter,
+    /// In the order of [`Spent::ALL`].
+    spent: [Counter; 4],
     /// What was handed over so far.
     reported: WorkerCounts,
     windows_open: i64,
@@ -55,9 +70,7 @@ impl Meter {
         Meter {
             partitions: partitions.iter().map(counter).collect(),
             bytes: metrics.bytes_in.clone(),
-            busy: metrics.worker_seconds.with_label_values(&["busy"]),
-            idle: metrics.worker_seconds.with_label_values(&["idle"]),
-            blocked: metrics.worker_seconds.with_label_values(&["blocked"]),
+            spent: Spent::ALL.map(|spent| metrics.worker_seconds.with_label_values(&spent.labels())),
             reported: WorkerCounts::default(),
             windows_open: 0,
             state_bytes: 0,
@@ -73,12 +86,7 @@ impl Meter {
 
     /// Time was spent.
     pub fn spent(&self, how: Spent, time: Duration) {
-        let counter = match how {
-            Spent::Busy => &self.busy,
-            Spent::Idle => &self.idle,
-            Spent::Blocked => &self.blocked,
-        };
-        counter.inc_by(time.as_secs_f64());
+        self.spent[how as usize].inc_by(time.as_secs_f64());
     }
 
     /// Hands over what was counted since the last barrier.
@@ -101,6 +109,7 @@ impl Meter {
             metrics.records_out.with_label_values(&[&sink.name]).inc_by(records);
             thread.load.add_sink_records(i, records);
         }
+        self.report_time(thread);
         for (i, reason) in Reason::ALL.iter().enumerate() {
             let more = counts.dead_letters[i] - self.reported.dead_letters[i];
             if more > 0 {
@@ -114,6 +123,27 @@ impl Meter {
         metrics.windows_open.add(windows - self.windows_open);
         metrics.state_bytes.add(bytes - self.state_bytes);
         (self.windows_open, self.state_bytes) = (windows, bytes);
+    }
+
+    fn report_time(&self, thread: &WorkerThread) {
+        let (plan, counts) = (&thread.context.plan, thread.engine.counts());
+        let kinds = [
+            (
+                "source",
+                plan.sources.iter().map(|source| &source.name).collect::<Vec<_>>(),
+                &counts.sources,
+                &self.reported.sources,
+            ),
+            ("step", plan.steps.iter().map(|step| &step.name).collect(), &counts.steps, &self.reported.steps),
+            ("sink", plan.sinks.iter().map(|sink| &sink.name).collect(), &counts.sinks, &self.reported.sinks),
+        ];
+        for (kind, names, now, then) in kinds {
+            for (i, name) in names.into_iter().enumerate() {
+                let ns = now[i].ns - then.get(i).map_or(0, |then| then.ns);
+                let counter = self.metrics.stage_seconds.with_label_values(&[kind, name]);
+                counter.inc_by(Duration::from_nanos(ns).as_secs_f64());
+            }
+        }
     }
 
     fn report_dropped(&self, thread: &WorkerThread, stage: &str, now: &[u64], then: &[u64]) {

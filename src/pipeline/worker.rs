@@ -113,6 +113,8 @@ struct Running {
     /// By windowed step, how far windows have fired in the pass under way.
     fired: Vec<i64>,
     meter: Meter,
+    /// Time within the present message in which windows could not be emitted.
+    waited_for_sink: Duration,
 }
 
 impl WorkerThread {
@@ -133,6 +135,7 @@ impl WorkerThread {
             unfinished,
             fired: vec![],
             meter,
+            waited_for_sink: Duration::ZERO,
         };
         if let Err(Stop::Failed(kind, message)) = running.run()
             && !load.is_cancelled()
@@ -159,7 +162,7 @@ impl Running {
             } else {
                 let began = Instant::now();
                 let message = self.thread.inbox.recv_timeout(STANDING);
-                self.meter.spent(Spent::Blocked, began.elapsed());
+                self.meter.spent(self.why_not_polling(), began.elapsed());
                 match message {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => continue,
@@ -171,13 +174,26 @@ impl Running {
                 Some(message) => self.handle(message).map(|()| true)?,
                 None => self.poll_sources()?,
             };
-            self.meter.spent(if busy { Spent::Busy } else { Spent::Idle }, began.elapsed());
+            let waited = std::mem::take(&mut self.waited_for_sink);
+            self.meter.spent(Spent::BlockedBySink, waited);
+            let took = began.elapsed().saturating_sub(waited);
+            self.meter.spent(if busy { Spent::Busy } else { Spent::Idle }, took);
         }
     }
 
     fn may_poll(&self) -> bool {
         let held = self.thread.load.held_bytes.load(Relaxed);
         !self.standing && !self.thread.partitions.is_empty() && held < self.thread.context.held_limit
+    }
+
+    fn why_not_polling(&self) -> Spent {
+        if self.standing {
+            Spent::BlockedByCheckpoint
+        } else if self.thread.partitions.is_empty() {
+            Spent::Idle
+        } else {
+            Spent::BlockedBySink
+        }
     }
 
     /// Takes a batch from each partition that has one; where none has, waits a little on one of them, in turn.
@@ -331,15 +347,18 @@ impl Running {
         self.firing = None;
         let parts: Vec<Partials> = self.parts.iter_mut().filter_map(Option::take).collect();
         let WorkerThread { engine, sink, load, context, index, .. } = &mut self.thread;
-        let mut output_bytes = 0;
+        let (mut output_bytes, mut waited) = (0, Duration::ZERO);
         engine.merge(step, end, &parts, &mut |output| {
             output_bytes += output.size_bytes() as u64;
+            let began = Instant::now();
             while load.held_bytes.load(Relaxed) >= context.held_limit && !load.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            waited += began.elapsed();
             send_output(sink, load, *index, output);
             Ok(())
         })?;
+        self.waited_for_sink += waited;
         self.fired[step] = end;
         let report = FiredReport { worker: self.thread.index, next_ends: self.next_ends()?, output_bytes };
         self.thread.driver.event(Event::Fired(report));

@@ -14,6 +14,7 @@
 pub mod barrier;
 mod error;
 mod graph;
+mod stopwatch;
 mod trouble;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use onceflow_protocol::Frontiers;
 
 pub use self::error::WorkerError;
 use self::graph::{Graph, Stage};
+use self::stopwatch::Stopwatch;
 use self::trouble::Subject;
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
@@ -78,6 +80,7 @@ pub struct Worker {
     fates: Fates,
     /// Records of the call that go to the errors stream of their source.
     failures: Vec<Failure>,
+    stopwatch: Stopwatch,
 }
 
 struct StepWindow {
@@ -157,6 +160,7 @@ impl Worker {
             },
             fates: Fates::default(),
             failures: vec![],
+            stopwatch: Stopwatch::default(),
             graph: Arc::new(Graph::new(plan)?),
         })
     }
@@ -166,6 +170,12 @@ impl Worker {
         if let Some(known) = self.limits.get_mut(topic) {
             *known = limits;
         }
+    }
+
+    /// Has the time that each stage takes counted by this clock: nanoseconds since any instant, never less than before. Without one, no time
+    /// is counted.
+    pub fn set_clock(&mut self, now_ns: fn() -> u64) {
+        self.stopwatch = Stopwatch::new(now_ns);
     }
 
     /// What this worker has done since it was made.
@@ -192,6 +202,7 @@ impl Worker {
         }
         let origin = Some(Origin { source, topic, partition });
         let mut call = Call { graph: &graph, origin, messages, out };
+        self.enter(Some(stage));
         self.fates.reset(messages.len());
         let mut processed = Processed::default();
         let mut next = 0;
@@ -228,7 +239,17 @@ impl Worker {
         }
         self.counts.stage(stage).rows_in += messages.len() as u64;
         self.counts.total += self.fates.count();
+        self.enter(None);
         Ok(processed)
+    }
+
+    /// From here on time is spent by `stage`. Returns who spent it until now.
+    fn enter(&mut self, stage: Option<Stage>) -> Option<Stage> {
+        let (before, ns) = self.stopwatch.switch(stage);
+        if let Some(before) = before {
+            self.counts.stage(before).ns += ns;
+        }
+        before
     }
 
     /// Writes a null value to every sink of its source.
@@ -258,6 +279,7 @@ impl Worker {
             return Ok(());
         }
         for reader in call.graph.readers(stream) {
+            let before = self.enter(Some(reader.stage));
             self.counts.stage(reader.stage).rows_in += rows.len() as u64;
             let (read, failed) = reader.rows(&rows, call.origin, call.messages)?;
             self.fail_all(call, reader.stage, &rows, &failed)?;
@@ -267,6 +289,7 @@ impl Worker {
                 Stage::Sink(sink) => self.run_sink(call, sink, rows)?,
                 Stage::Source(_) => return Err(WorkerError::bug("a source that reads a stream")),
             }
+            self.enter(before);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use onceflow_protocol::coordinator::{Event, Failure, KeptSnapshot, Restored};
 use onceflow_protocol::{Decision, ErrorKind, ManifestRef, PartitionClock, Position};
 
 use super::super::change::{columns, match_steps};
-use super::super::context::{SHARD, SINKS};
+use super::super::context::{SHARD, SINKS, monotonic_ns};
 use super::super::driver::spawn;
 use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
 use super::super::messages::{ToDriver, ToSink};
@@ -157,7 +157,9 @@ impl Keeper {
         self.engines.clear();
         for index in 0..workers {
             let worker = Worker::new(self.context.plan.clone(), index, workers, &starts, cold.clone());
-            self.engines.push(worker.map_err(|error| worker_trouble(error, "making a worker"))?);
+            let mut worker = worker.map_err(|error| worker_trouble(error, "making a worker"))?;
+            worker.set_clock(monotonic_ns);
+            self.engines.push(worker);
         }
         Ok(())
     }

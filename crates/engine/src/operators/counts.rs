@@ -56,6 +56,8 @@ pub struct StageCounts {
     pub dropped: [u64; Reason::ALL.len()],
     /// Rows that went on; of a sink: records written.
     pub rows_out: u64,
+    /// Time spent on them, that of later stages not included, nanoseconds; 0 without a clock.
+    pub ns: u64,
 }
 
 /// Everything that a worker counts, since it was made.

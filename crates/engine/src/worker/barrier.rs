@@ -100,13 +100,21 @@ impl Worker {
         let step = self.step_of(window).ok_or_else(|| no_window(window))?;
         // The window's rows may only reach later steps: nobody asks for this state meanwhile.
         let state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
+        let stage = Some(Stage::Step(step));
+        self.enter(stage);
         let mut out = Output::default();
         let mut stopped = None;
         let lanes = lanes_of(self.index, self.workers);
         let merged = state.merge(end, partials, lanes, cold.as_ref(), &mut |rows| {
             let pass_on = || {
                 self.emit_rows(&graph, step, rows, &mut out)?;
-                if out.size_bytes() > EMIT_BYTES { emit(std::mem::take(&mut out)) } else { Ok(()) }
+                if out.size_bytes() > EMIT_BYTES {
+                    // Waiting for whoever takes it is nothing that the step does.
+                    self.enter(None);
+                    emit(std::mem::take(&mut out))?;
+                    self.enter(stage);
+                }
+                Ok(())
             };
             pass_on().map_err(|error: WorkerError| {
                 stopped = Some(error);
@@ -118,6 +126,7 @@ impl Worker {
             (Some(error), _) => return Err(error),
             (None, merged) => merged?,
         }
+        self.enter(None);
         if out.is_empty() { Ok(()) } else { emit(out) }
     }
 

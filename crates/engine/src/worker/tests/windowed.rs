@@ -46,6 +46,30 @@ fn a_window_fires_once_its_end_is_reached() {
     assert_eq!(run.workers[0].counts().dead_letters.iter().sum::<u64>(), 1);
 }
 
+/// A clock that moves on by one nanosecond whenever it is looked at.
+fn ticking() -> u64 {
+    thread_local!(static NOW: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+    NOW.with(|now| now.replace(now.get() + 1))
+}
+
+#[test]
+fn time_belongs_to_one_stage_at_a_time() {
+    let mut run = Run::new(totals(100, 100), 1);
+    run.workers[0].set_clock(ticking);
+    let times = |run: &Run| {
+        let counts = run.workers[0].counts();
+        [counts.sources[0].ns, counts.steps[0].ns, counts.sinks[0].ns]
+    };
+    run.process(0, vec![paid(0, 110, "a", 1)]).unwrap();
+    // Source, step, source again, end: three times between four looks.
+    assert_eq!(times(&run), [2, 1, 0]);
+    run.barrier(199).unwrap();
+    assert_eq!(times(&run), [2, 1, 0]);
+    // Step, sink, step again, nobody while the output is handed over.
+    run.barrier(200).unwrap();
+    assert_eq!(times(&run), [2, 3, 1]);
+}
+
 #[test]
 fn having_holds_results_back_and_failing_ones_become_letters() {
     let mut plan = totals(100, 100);
