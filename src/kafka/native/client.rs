@@ -328,6 +328,10 @@ unsafe extern "C" fn on_log(
         0..=4 if line.ends_with(": retrying") => {
             tracing::info!(target: "librdkafka", client, facility, "{line}")
         }
+        // Every client gets all of the user's properties, and leaves those alone that are for the others.
+        0..=4 if facility == "CONFWARN" && line.contains(" and will be ignored by this ") => {
+            tracing::debug!(target: "librdkafka", client, facility, "{line}")
+        }
         0..=4 => tracing::warn!(target: "librdkafka", client, facility, "{line}"),
         5 | 6 => tracing::debug!(target: "librdkafka", client, facility, "{line}"),
         _ => tracing::trace!(target: "librdkafka", client, facility, "{line}"),
