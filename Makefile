@@ -53,6 +53,7 @@ sim: ## the protocol and the engine against a simulated Kafka, then each planted
 bench: setup build ## CPU per record beside Flink, Kafka Streams and the limit (hours; QUICK=1: one case in ten minutes; CASE=hopping: one)
 	@integration-tests/kafka/kafka jars
 	@target=$$($(CARGO) metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && \
+	  $(if $(QUICK)$(filter-out micro,$(CASE)),,CARGO="$(CARGO)" benches/micro/run "$$target" "$$target/bench" $(RELEASE)$(if $(CASE),; exit) &&) \
 	  benches/run "$$target/release" "$$target/bench" $(if $(QUICK),--quick) $(if $(CASE),--case $(CASE)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 fuzz: setup ## hostile bytes, coverage-guided: each target for a minute (FUZZ_TARGET=sql, FUZZ_SECONDS=600)
