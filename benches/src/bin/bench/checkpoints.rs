@@ -152,8 +152,8 @@ fn table(users: u32, state: f64, all: &[Figures]) -> String {
         "### checkpoints\n\n{users} users with an open window, state of {:.0} MB (`onceflow_state_bytes`); means by checkpoint; a changed row is \
          {ROW_BYTES} bytes: the user's name, count and sum. The pause is that of copying out what changed; with the wait until the worker stands \
          at the barrier, which it comes to after the batch in hand, in brackets. No windows fire.\n\n\
-         | every | users/s | checkpoints | rows changed | of which bytes, KiB | written, KiB (most) | of changed | state in full, KiB | of that written | pause, % of the time | longest pause, ms |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         | every | users/s | orders read/s | checkpoints | rows changed | of which bytes, KiB | written, KiB (most) | of changed | state in full, KiB | of that written | pause, % of the time | longest pause, ms |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         state / 1e6
     );
     for figures in all {
@@ -163,9 +163,10 @@ fn table(users: u32, state: f64, all: &[Figures]) -> String {
         let full = figures.mean(|one| one.full_bytes.unwrap_or(0));
         let _ = writeln!(
             text,
-            "| {} ms | {} | {} | {rows:.0} | {:.0} | {:.0} ({:.0}) | {:.2} × | {:.0} | {:.2} % | {:.2} ({:.2}) | {:.1} |",
+            "| {} ms | {} | {:.0} | {} | {rows:.0} | {:.0} | {:.0} ({:.0}) | {:.2} × | {:.0} | {:.2} % | {:.2} ({:.2}) | {:.1} |",
             figures.interval_ms,
             figures.rate,
+            rows * figures.checkpoints.len() as f64 / figures.wall_s,
             figures.checkpoints.len(),
             changed / KIB,
             written / KIB,

@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 const CALL: Duration = Duration::from_secs(30);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A group and the topic that it reads.
 pub struct Group {
@@ -50,7 +53,15 @@ impl Group {
         for partition in 0..self.partitions {
             asked.add_partition(&self.topic, partition);
         }
-        let told = self.consumer.committed_offsets(asked, CALL)?;
+        let began = Instant::now();
+        let told = loop {
+            match self.consumer.committed_offsets(asked.clone(), CALL) {
+                Ok(told) => break told,
+                // The group's coordinator is still being made, or moves.
+                Err(error) if began.elapsed() < CALL && is_transient(&error) => std::thread::sleep(PAUSE),
+                Err(error) => return Err(error.into()),
+            }
+        };
         let offset = |partition| -> Result<i64> {
             let found = told.find_partition(&self.topic, partition).context("a partition is missing")?;
             found.error()?;
@@ -89,7 +100,15 @@ impl Group {
             if began.elapsed() > patience {
                 bail!("waited {} s for {what}; committed: {committed:?}", patience.as_secs());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(PAUSE);
         }
     }
+}
+
+fn is_transient(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    matches!(
+        error.rdkafka_error_code(),
+        Some(CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator)
+    )
 }
