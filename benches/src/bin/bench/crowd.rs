@@ -180,10 +180,10 @@ pub fn close(bootstrap: &str, topic: &str, crowd: Crowd, partitions: i32) -> Res
     writer.finish()
 }
 
-/// Writes orders at a steady rate until it is stopped.
+/// Writes orders at a steady rate until it is stopped, or dropped.
 pub struct Feeder {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<i64>>,
+    thread: Option<JoinHandle<Result<i64>>>,
 }
 
 impl Feeder {
@@ -211,16 +211,23 @@ impl Feeder {
             writer.finish()?;
             Ok(next)
         });
-        Ok(Feeder { stop, thread })
+        Ok(Feeder { stop, thread: Some(thread) })
     }
 
     /// Stops it; the number of the order that would have come next. All before it are in the topic.
     ///
     /// # Errors
     /// If one is not.
-    pub fn stop(self) -> Result<i64> {
+    pub fn stop(mut self) -> Result<i64> {
         self.stop.store(true, Relaxed);
-        self.thread.join().ok().context("the producer of orders panicked")?
+        let thread = self.thread.take().context("it is stopped once")?;
+        thread.join().ok().context("the producer of orders panicked")?
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
     }
 }
 

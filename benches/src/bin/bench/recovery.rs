@@ -20,6 +20,7 @@ use crate::crowd::{self, Crowd, Feeder};
 use crate::groups::Group;
 use crate::measure::Running;
 use crate::recovery_report::{Figures, bars, table};
+use crate::runs::attempts;
 
 /// Orders a second while a contender is killed and comes back.
 pub const RATE: u32 = 2_000;
@@ -95,14 +96,31 @@ pub fn measure(bench: &Bench, what: &Recovery, rounds: usize) -> Result<(String,
         for figures in &mut all {
             let contender = figures.contender;
             eprintln!("bench: {name}, round {round} of {rounds}: {}", contender.name());
-            let output = format!("{name}-{contender:?}-{round}").to_lowercase();
-            let once = Once { bench, what, contender, input: &format!("{output}-orders"), output: &output };
-            let measured = once.run();
-            figures
-                .add(measured.with_context(|| format!("{} in {output} does not count", contender.name()))?);
+            figures.add(run(bench, what, contender, round)?);
         }
     }
     Ok((table(what, &all), bars(name, &all)))
+}
+
+/// One that counts. A peer may try again, as it may elsewhere.
+fn run(bench: &Bench, what: &Recovery, contender: Contender, round: usize) -> Result<Measured> {
+    let mut attempt = 1;
+    loop {
+        let output = format!("{}-{contender:?}-{round}-{attempt}", what.case.name).to_lowercase();
+        let once = Once { bench, what, contender, input: &format!("{output}-orders"), output: &output };
+        match once.run().with_context(|| format!("{} in {output}", contender.name())) {
+            Err(error) if attempt < attempts(contender) => {
+                eprintln!("bench: {error:#}: this run counts for nothing");
+                once.clean()?;
+            }
+            Err(error) => return Err(error),
+            Ok(measured) => {
+                once.clean()?;
+                return Ok(measured);
+            }
+        }
+        attempt += 1;
+    }
 }
 
 /// What one recovery was like.
@@ -187,11 +205,13 @@ impl Once<'_> {
             process.check()?;
             crowd::close(bootstrap, input, crowd, group.partitions())
         })?;
-        drop(process);
-        fs::remove_dir_all(dir)?;
-        // Its control topic or its changelogs, too.
-        bench.delete_topic(&format!("{output}.*"))?;
         Ok(measured)
+    }
+
+    /// Removes what it wrote: its control topic or its changelogs, too.
+    fn clean(&self) -> Result<()> {
+        fs::remove_dir_all(self.bench.work.join(self.output))?;
+        self.bench.delete_topic(&format!("{}.*", self.output))
     }
 
     /// The consumer group of the contender.

@@ -39,6 +39,11 @@ pub fn load(bench: &Bench, workload: Workload) -> Result<()> {
     measure::run(&mut command, &bench.work.join("load.log")).map(drop)
 }
 
+/// How often it may.
+pub fn attempts(contender: Contender) -> usize {
+    if contender == Contender::Onceflow { 1 } else { PEER_ATTEMPTS }
+}
+
 /// A run whose answer is right. A peer whose answer is not runs again: Flink was seen to close its first window before it had read from every
 /// partition. Ours may not be wrong once.
 ///
@@ -51,13 +56,14 @@ pub fn run(
     workload: Workload,
     round: usize,
 ) -> Result<Cost> {
-    let attempts = if contender == Contender::Onceflow { 1 } else { PEER_ATTEMPTS };
     let mut attempt = 1;
     loop {
         let name =
             format!("{}-{contender:?}-{}-{round}-{attempt}", case.name, workload.orders).to_lowercase();
         match run_once(bench, case, contender, workload, &name) {
-            Err(error) if attempt < attempts => eprintln!("bench: {error:#}: this run counts for nothing"),
+            Err(error) if attempt < attempts(contender) => {
+                eprintln!("bench: {error:#}: this run counts for nothing")
+            }
             result => return result,
         }
         attempt += 1;

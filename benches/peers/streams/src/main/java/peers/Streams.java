@@ -92,6 +92,8 @@ public class Streams {
     settings.put(StreamsConfig.STATE_DIR_CONFIG, arguments[3]);
     settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 256L << 20);
     settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
+    // The orders are months old by their event times, by which Kafka deletes: their state must be there when it is restored.
+    settings.put(StreamsConfig.WINDOW_STORE_CHANGE_LOG_ADDITIONAL_RETENTION_MS_CONFIG, Duration.ofDays(3650).toMillis());
     settings.put(StreamsConfig.consumerPrefix("auto.offset.reset"), "earliest");
     // A member by name: after a death it comes back at once, and nobody waits for its session to time out.
     settings.put(StreamsConfig.consumerPrefix("group.instance.id"), output);
