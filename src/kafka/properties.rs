@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use onceflow_engine::kafka_properties;
@@ -57,6 +58,12 @@ pub struct ProducerSettings {
     /// The largest.
     pub largest_limit: u64,
 }
+
+/// Records that a consumer holds ready for its workers, of all partitions together, KiB. Holding more keeps no worker busier, and what has
+/// waited long is out of the processor's caches when its turn comes.
+const READY_KB: usize = 32 << 10;
+/// Bounds of a partition's part of that.
+const READY_PARTITION_KB: RangeInclusive<usize> = 512..=8 << 10;
 
 /// Kafka's default `max.message.bytes`.
 const DEFAULT_LIMIT: u64 = 1_048_588;
@@ -133,14 +140,23 @@ impl Connection {
 
     /// For a consumer with assigned partitions. The group is never joined: it only names the offsets that are
     /// committed for lag tools.
-    /// An end of partition is noticed by a fetch that waited `fetch_wait` and brought nothing.
-    pub(super) fn consumer(&self, group_id: &str, isolation: Isolation, fetch_wait: Duration) -> Conf {
+    /// An end of partition is noticed by a fetch that waited `fetch_wait` and brought nothing. `partitions`: how many share the memory for
+    /// records that are ready.
+    pub(super) fn consumer(
+        &self,
+        group_id: &str,
+        isolation: Isolation,
+        fetch_wait: Duration,
+        partitions: usize,
+    ) -> Conf {
+        let ready_kb =
+            (READY_KB / partitions.max(1)).clamp(*READY_PARTITION_KB.start(), *READY_PARTITION_KB.end());
         let mut conf = self.base(&[
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.wait.max.ms", &fetch_wait.as_millis().to_string()),
             ("fetch.error.backoff.ms", "100"),
-            ("queued.min.messages", "50000"),
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", "10000"),
+            ("queued.max.messages.kbytes", &ready_kb.to_string()),
         ]);
         conf.set("group.id", group_id);
         conf.set("enable.auto.commit", "false");
@@ -158,8 +174,14 @@ impl Connection {
     }
 
     /// For a consumer whose client tells how it is: see [`super::leaders`].
-    pub(super) fn watched_consumer(&self, group_id: &str, fetch_wait: Duration, every: Duration) -> Conf {
-        let mut conf = self.consumer(group_id, Isolation::Committed, fetch_wait);
+    pub(super) fn watched_consumer(
+        &self,
+        group_id: &str,
+        fetch_wait: Duration,
+        partitions: usize,
+        every: Duration,
+    ) -> Conf {
+        let mut conf = self.consumer(group_id, Isolation::Committed, fetch_wait, partitions);
         conf.set("statistics.interval.ms", every.as_millis().to_string());
         conf
     }
@@ -212,10 +234,20 @@ mod tests {
     #[test]
     fn every_client_can_be_built() {
         let connection = Connection::new("localhost:1", &BTreeMap::new()).unwrap();
-        let consumer = connection.consumer("group", Isolation::Committed, Duration::from_millis(100));
+        let consumer = connection.consumer("group", Isolation::Committed, Duration::from_millis(100), 4);
         Client::new(Role::Consumer, &consumer).unwrap();
         Client::new(Role::Producer, &connection.producer(&settings())).unwrap();
         Client::new(Role::Producer, &connection.admin()).unwrap();
+    }
+
+    #[test]
+    fn partitions_share_the_memory_for_records_that_are_ready() {
+        let connection = Connection::new("localhost:1", &BTreeMap::new()).unwrap();
+        let ready = |partitions| {
+            let conf = connection.consumer("group", Isolation::Committed, Duration::ZERO, partitions);
+            conf.get("queued.max.messages.kbytes").unwrap().to_owned()
+        };
+        assert_eq!([0, 1, 4, 16, 1000].map(ready), ["8192", "8192", "8192", "2048", "512"]);
     }
 
     #[test]

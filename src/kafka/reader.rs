@@ -92,8 +92,11 @@ impl Reader {
         idle_after: Option<Duration>,
     ) -> Result<(Self, Vec<PartitionQueue>)> {
         let conf = match idle_after {
-            None => connection.consumer(group_id, Isolation::Committed, SOURCE_FETCH_WAIT),
-            Some(after) => connection.watched_consumer(group_id, SOURCE_FETCH_WAIT, leaders::interval(after)),
+            None => connection.consumer(group_id, Isolation::Committed, SOURCE_FETCH_WAIT, assignments.len()),
+            Some(after) => {
+                let every = leaders::interval(after);
+                connection.watched_consumer(group_id, SOURCE_FETCH_WAIT, assignments.len(), every)
+            }
         };
         let mut reader = Self { leaders: idle_after.map(Leaders::new), ..Self::with(&conf, group_id)? };
         let queues = reader.assign(assignments)?;
@@ -106,7 +109,7 @@ impl Reader {
     /// # Errors
     /// `Config` for what librdkafka refuses.
     pub fn idle(connection: &Connection, group_id: &str, isolation: Isolation) -> Result<Self> {
-        let conf = connection.consumer(group_id, isolation, SCAN_FETCH_WAIT);
+        let conf = connection.consumer(group_id, isolation, SCAN_FETCH_WAIT, 1);
         Self::with(&conf, group_id)
     }
 

@@ -80,7 +80,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let of = directory.path().join("decode/4-of-7/new");
         fs::create_dir_all(&of).unwrap();
-        fs::write(of.join("benchmark.json"), r#"{"full_id":"decode/4-of-7","throughput":{"Elements":4096}}"#).unwrap();
+        fs::write(of.join("benchmark.json"), r#"{"full_id":"decode/4-of-7","throughput":{"Elements":4096}}"#)
+            .unwrap();
         fs::write(of.join("estimates.json"), r#"{"median":{"point_estimate":819200.0}}"#).unwrap();
         let now = figures(directory.path()).unwrap();
         assert_eq!(now, Figures::from([("decode/4-of-7".to_owned(), 200.0)]));
