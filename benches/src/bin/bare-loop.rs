@@ -60,12 +60,13 @@ fn main() -> Result<()> {
                 {
                     seen += 1;
                     let bytes = std::slice::from_raw_parts(record.payload.cast::<u8>(), record.len);
-                    sum += if decode {
+                    // Only so that nothing is optimized away: it may wrap.
+                    sum = sum.wrapping_add(if decode {
                         let order: Order = serde_json::from_slice(bytes)?;
                         order.ts + order.amount as i64 + (order.user_id.len() + order.country.len()) as i64
                     } else {
                         bytes.len() as i64
-                    };
+                    });
                 }
                 sys::rd_kafka_message_destroy(*message);
             }
