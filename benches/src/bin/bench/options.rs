@@ -12,7 +12,7 @@ use crate::latency::{self, Pace};
 use crate::recovery::{self, Recovery};
 
 /// The options, as errors and the header of this program say them.
-pub const USAGE: &str = "[--quick] [--case NAME]… [--rounds N] [--sizes SMALL,LARGE] [--backlog-orders N] [--rate N] [--warm-up S] \
+pub const USAGE: &str = "[--quick] [--case NAME]… [--only CONTENDER]… [--rounds N] [--sizes SMALL,LARGE] [--backlog-orders N] [--rate N] [--warm-up S] \
                          [--measured S] [--users N]";
 
 /// One measurement.
@@ -57,6 +57,18 @@ impl Part {
         }
     }
 
+    /// Leaves only these contenders; whether one is left.
+    fn retain(&mut self, only: &[String]) -> bool {
+        let contenders = match self {
+            Part::Throughput(case) | Part::Latency(case) | Part::Backlog(case) | Part::Checkpoints(case) => {
+                &mut case.contenders
+            }
+            Part::Recovery(recovery) => &mut recovery.case.contenders,
+        };
+        contenders.retain(|one| only.contains(&format!("{one:?}").to_lowercase()));
+        !contenders.is_empty()
+    }
+
     fn all() -> Vec<Part> {
         let throughput = cases().into_iter().map(Part::Throughput);
         let others = [
@@ -84,7 +96,7 @@ pub fn parse(words: &[String]) -> Result<Options> {
         backlog_orders: backlog::HOUR,
         users: None,
     };
-    let mut words = words.iter();
+    let (mut words, mut only) = (words.iter(), vec![]);
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word}: what? {USAGE}"));
         match word.as_str() {
@@ -102,6 +114,7 @@ pub fn parse(words: &[String]) -> Result<Options> {
                 let part = Part::all().into_iter().find(|part| part.name() == name);
                 options.parts.push(part.with_context(|| format!("no case {name}; there are {known:?}"))?);
             }
+            "--only" => only.push(value()?.to_lowercase()),
             "--rounds" => options.rounds = Some(number(word, value()?)?),
             "--sizes" => {
                 let (small, large) = value()?.split_once(',').context("--sizes SMALL,LARGE")?;
@@ -120,6 +133,12 @@ pub fn parse(words: &[String]) -> Result<Options> {
     }
     if options.parts.is_empty() {
         options.parts = Part::all();
+    }
+    if !only.is_empty() {
+        options.parts.retain_mut(|part| part.retain(&only));
+        if options.parts.is_empty() {
+            bail!("none of {only:?} takes part in that");
+        }
     }
     Ok(options)
 }
@@ -144,12 +163,15 @@ mod tests {
             ["latency", "hopping", "backlog"]
         );
         assert_eq!(names("--quick").unwrap(), ["tumbling"]);
+        assert_eq!(names("--case tumbling --case recovery --only flinkstreamrocksdb").unwrap(), ["recovery"]);
         assert_eq!(names("").unwrap().len(), cases().len() + 5);
     }
 
     #[test]
     fn what_is_not_understood_is_said() {
-        for words in ["--case", "--case no", "--rounds many", "--sizes 5", "--sizes 5,5", "--fast"] {
+        for words in
+            ["--case", "--case no", "--rounds many", "--sizes 5", "--sizes 5,5", "--only nobody", "--fast"]
+        {
             assert!(names(words).is_err(), "{words}");
         }
     }
