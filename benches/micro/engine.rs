@@ -21,7 +21,7 @@ use onceflow_engine::output::Output;
 use onceflow_engine::plan::{Plan, SinkValue};
 use onceflow_engine::state::cold::{ColdError, ColdStore, MemoryColdStore, Run, RunRows, Scan};
 use onceflow_engine::state::key;
-use onceflow_engine::state::window_state::{WindowRows, WindowState};
+use onceflow_engine::state::window_state::{Change, FrozenPane, Origin, WindowRows, WindowState};
 use onceflow_engine::worker::{StepStart, Worker};
 
 #[global_allocator]
@@ -175,7 +175,7 @@ fn timed<S>(times: u64, mut before: impl FnMut() -> S, mut measured: impl FnMut(
     (0..times).map(once).sum()
 }
 
-/// Rows into a table that knows their groups; what a barrier copies out; a window's end; a sorted run.
+/// Rows into a table that knows their groups; what a barrier copies out, and its way back; a window's end; a sorted run.
 fn windows(c: &mut Criterion<Cpu>) {
     let plan = plan("tumbling");
     for (name, users) in USERS {
@@ -204,7 +204,7 @@ fn windows(c: &mut Criterion<Cpu>) {
         group.finish();
 
         // From here on a row is a group.
-        for name_of in ["freeze-all", "close", "sorted-run"] {
+        for name_of in ["freeze-all", "close", "sorted-run", "restore"] {
             let mut group = c.benchmark_group(name_of);
             group.throughput(Throughput::Elements(users.into()));
             group.bench_function(name, |b| match name_of {
@@ -215,6 +215,10 @@ fn windows(c: &mut Criterion<Cpu>) {
                     });
                 }
                 "close" => b.iter(|| close(&resident.borrow())),
+                "restore" => {
+                    let frozen = filled(&plan, &rows).freeze();
+                    b.iter_custom(|times| timed(times, || state(&plan), |state| restore(state, &frozen)));
+                }
                 _ => b.iter_custom(|times| {
                     timed(
                         times,
@@ -226,6 +230,15 @@ fn windows(c: &mut Criterion<Cpu>) {
                 }),
             });
         }
+    }
+}
+
+fn restore(state: &mut WindowState, frozen: &[FrozenPane]) {
+    for pane in frozen {
+        let (Change::Delta(rows) | Change::Whole(rows)) = &pane.change else { panic!("rows that are new") };
+        let mut restore = state.begin_restore(pane.pane).expect("a pane of the step");
+        restore.add(rows).expect("rows of the step");
+        state.finish_restore(restore, Origin::Own).expect("restored");
     }
 }
 

@@ -122,6 +122,9 @@ impl Layout {
     }
 }
 
+/// Encoded rows that are added at once.
+const ROWS_AT_ONCE: usize = 4096;
+
 /// An entry of the index: the group, and enough of its hash to leave other groups' keys alone.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -337,17 +340,7 @@ impl GroupTable {
     /// # Errors
     /// `Damaged` if the bytes are not rows of this layout.
     pub fn merge_rows(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
-        for row in rows.iter() {
-            let (key, state) = row?;
-            let before = self.len();
-            let group = self.upsert_key(key, key::hash(key))?;
-            if self.len() > before {
-                self.resize_columns();
-            }
-            merge_state(&mut self.columns, group, state)?;
-            self.mark_dirty(&[group]);
-        }
-        Ok(())
+        self.add_rows(rows, true, |table, key, hash| table.upsert_key(key, hash).map(Some))
     }
 
     /// Adds the rows whose key is not there yet, unchanged as far as the dirty bits go: a restore, newest rows first.
@@ -355,13 +348,43 @@ impl GroupTable {
     /// # Errors
     /// `Damaged` if the bytes are not rows of this layout.
     pub fn restore_rows(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
-        for row in rows.iter() {
-            let (key, state) = row?;
-            let hash = key::hash(key);
-            if self.find(key, hash).is_none() {
-                let group = self.insert(key, hash)?;
-                self.resize_columns();
+        // A row takes two bytes at least: a damaged count reserves nothing that is out of proportion.
+        let count = usize::try_from(rows.count).unwrap_or(usize::MAX).min(rows.bytes.len() / 2);
+        if count > self.len() {
+            // Growing by doubling would look every group up again, several times.
+            self.index.reserve(count, |entry| self.hashes[entry.group as usize]);
+        }
+        self.add_rows(rows, false, |table, key, hash| match table.find(key, hash) {
+            Some(_) => Ok(None),
+            None => table.insert(key, hash).map(Some),
+        })
+    }
+
+    /// Adds the states of those rows that `group_of` names a group for. Columns grow once for many rows.
+    fn add_rows(
+        &mut self,
+        rows: &EncodedRows,
+        changed: bool,
+        mut group_of: impl FnMut(&mut GroupTable, &[u8], u64) -> Result<Option<u32>, StateError>,
+    ) -> Result<(), StateError> {
+        let mut rows = rows.iter().peekable();
+        let (mut groups, mut states) = (vec![], vec![]);
+        while rows.peek().is_some() {
+            groups.clear();
+            states.clear();
+            for row in rows.by_ref().take(ROWS_AT_ONCE) {
+                let (key, state) = row?;
+                if let Some(group) = group_of(self, key, key::hash(key))? {
+                    groups.push(group);
+                    states.push(state);
+                }
+            }
+            self.resize_columns();
+            for (&group, state) in groups.iter().zip(&states) {
                 merge_state(&mut self.columns, group, state)?;
+            }
+            if changed {
+                self.mark_dirty(&groups);
             }
         }
         Ok(())
