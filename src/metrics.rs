@@ -214,7 +214,7 @@ pipeline_metrics! {
         "onceflow_windows_open", "Panes that hold state.";
     worker_seconds: CounterVec = |o| CounterVec::new(o, &["state", "by"]),
         "onceflow_worker_seconds_total",
-        "Time of the workers in seconds: busy, idle, blocked; by whom: output that waits for the sink, or a checkpoint.";
+        "Time of the workers in seconds: busy by records, windows or a checkpoint, idle, blocked by the sink or a checkpoint.";
     stage_seconds: CounterVec = |o| CounterVec::new(o, &["kind", "stage"]),
         "onceflow_stage_seconds_total",
         "Busy time of the workers in seconds, by source (decoding), step and sink (encoding).";

@@ -14,8 +14,12 @@ use crate::metrics::PipelineMetrics;
 /// What a worker does with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// Processing records, or its part of a barrier.
-    Busy,
+    /// Processing records.
+    Records,
+    /// Closing windows and merging what belongs to one.
+    Windows,
+    /// Its part of a checkpoint: above all, copying out what has changed.
+    Checkpoint,
     /// Waiting for records.
     Idle,
     /// Held back by output that waits for the sink.
@@ -25,12 +29,21 @@ pub enum Spent {
 }
 
 impl Spent {
-    const ALL: [Spent; 4] = [Spent::Busy, Spent::Idle, Spent::BlockedBySink, Spent::BlockedByCheckpoint];
+    const ALL: [Spent; 6] = [
+        Spent::Records,
+        Spent::Windows,
+        Spent::Checkpoint,
+        Spent::Idle,
+        Spent::BlockedBySink,
+        Spent::BlockedByCheckpoint,
+    ];
 
     /// Values of the labels `state` and `by`.
     fn labels(self) -> [&'static str; 2] {
         match self {
-            Spent::Busy => ["busy", ""],
+            Spent::Records => ["busy", "records"],
+            Spent::Windows => ["busy", "windows"],
+            Spent::Checkpoint => ["busy", "checkpoint"],
             Spent::Idle => ["idle", ""],
             Spent::BlockedBySink => ["blocked", "sink"],
             Spent::BlockedByCheckpoint => ["blocked", "checkpoint"],
@@ -44,7 +57,7 @@ pub struct Meter {
     partitions: Vec<IntCounter>,
     bytes: IntCounter,
     /// In the order of [`Spent::ALL`].
-    spent: [Counter; 4],
+    spent: [Counter; Spent::ALL.len()],
     /// What was handed over so far.
     reported: WorkerCounts,
     windows_open: i64,

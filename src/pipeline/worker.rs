@@ -170,14 +170,18 @@ impl Running {
                 }
             };
             let began = Instant::now();
-            let busy = match message {
-                Some(message) => self.handle(message).map(|()| true)?,
-                None => self.poll_sources()?,
+            let how = match message {
+                Some(message) => {
+                    let how = what_for(&message);
+                    self.handle(message)?;
+                    how
+                }
+                None if self.poll_sources()? => Spent::Records,
+                None => Spent::Idle,
             };
             let waited = std::mem::take(&mut self.waited_for_sink);
             self.meter.spent(Spent::BlockedBySink, waited);
-            let took = began.elapsed().saturating_sub(waited);
-            self.meter.spent(if busy { Spent::Busy } else { Spent::Idle }, took);
+            self.meter.spent(how, began.elapsed().saturating_sub(waited));
         }
     }
 
@@ -443,6 +447,18 @@ impl WorkerThread {
         if !output.is_empty() {
             send_output(&self.sink, &self.load, self.index, output);
         }
+    }
+}
+
+/// What a worker's time goes to that does what a message asks.
+fn what_for(message: &ToWorker) -> Spent {
+    match message {
+        ToWorker::Fire { .. } | ToWorker::Partials { .. } => Spent::Windows,
+        ToWorker::Barrier
+        | ToWorker::Freeze { .. }
+        | ToWorker::Rewrite { .. }
+        | ToWorker::StopReading
+        | ToWorker::Resume => Spent::Checkpoint,
     }
 }
 
