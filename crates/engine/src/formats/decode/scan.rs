@@ -208,8 +208,7 @@ impl<'de> Scanner<'_, '_, 'de> {
     fn string(&mut self) -> Option<&'de str> {
         let start = self.at;
         self.expect(b'"')?;
-        while let Some(word) = self.bytes.get(self.at..self.at + 8) {
-            let word = u64::from_le_bytes(word.try_into().ok()?);
+        while let Some(word) = self.word() {
             let (quote, escape) = (word ^ (LOW * u64::from(b'"')), word ^ (LOW * u64::from(b'\\')));
             // The highest bit of each byte that is zero, or a control character; above the first such byte it may be wrong.
             let found = (quote.wrapping_sub(LOW) & !quote)
@@ -271,6 +270,12 @@ impl<'de> Scanner<'_, '_, 'de> {
         while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
         }
+    }
+
+    /// The next eight bytes, the first one lowest.
+    #[inline(always)]
+    fn word(&self) -> Option<u64> {
+        self.bytes.get(self.at..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
     }
 
     #[inline(always)]
@@ -404,7 +409,7 @@ mod tests {
         #[test]
         fn never_disagrees_with_serde_json(records in prop::collection::vec(prop::collection::vec(prop::sample::select(vec![
             "{", "}", "[", "]", ":", ",", " ", "\"a\":", "\"a\" :", "\"a\": ", "\"o\":{", "\"p\":", "\"q\":", "\"w\":", "\"x\":", "\"b\":", "\"z\":[",
-            "0", "-1", "1.5", "2e9", "1e999", "true", "null", "\"text\"", "\"é, and more than eight bytes\"", "\"\\n\"", "\"", "\u{1}", "7",
+            "0", "-1", "1.5", "2e9", "1e999", "12345678", "-1234567890123.25", "true", "null", "\"text\"", "\"é, and more than eight bytes\"", "\"\\n\"", "\"", "\u{1}", "7",
         ]), 0..12), 1..4)) {
             let trie = trie();
             let mut shapes = Shapes::new(&trie);
