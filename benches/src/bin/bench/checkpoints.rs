@@ -91,14 +91,7 @@ fn at_interval(
     command.env("BENCH_MEMORY", "1GiB").env("ONCEFLOW_HTTP__LISTEN", format!("127.0.0.1:{port}"));
     let mut process = Running::start(&mut command, &dir.with_extension("log"))?;
     let group = Group::new(&bench.bootstrap, &format!("{output}.bench-day"), input)?;
-    let everything = |process: &mut Running| {
-        let ends = group.ends()?;
-        group.watch("everything to be committed", PATIENCE, |committed| {
-            process.check()?;
-            Ok(committed == ends)
-        })
-    };
-    everything(&mut process)?;
+    group.wait_for_ends(PATIENCE, || process.check())?;
     let mut next = i64::from(users);
     for rate in RATES {
         eprintln!("bench: {}, every {} ms: {rate} users a second", case.name, case.interval_ms);
@@ -108,7 +101,7 @@ fn at_interval(
         std::thread::sleep(measured);
         let ended_ms = wall_clock_ms();
         next = feeder.stop()?;
-        everything(&mut process)?;
+        group.wait_for_ends(PATIENCE, || process.check())?;
         let answer = api::get(port, "/api/v1/pipelines/bench-day/checkpoints?limit=1000")?;
         let mut checkpoints = serde_json::from_str::<Checkpoints>(&answer)?.checkpoints;
         if let Some(failed) = checkpoints.iter().find(|one| one.status != "completed") {

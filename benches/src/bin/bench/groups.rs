@@ -103,6 +103,18 @@ impl Group {
             std::thread::sleep(PAUSE);
         }
     }
+
+    /// Waits until all that is in the topic now has been committed; calls `alive` meanwhile.
+    ///
+    /// # Errors
+    /// Those of `alive`, or if it is not committed within `patience`.
+    pub fn wait_for_ends(&self, patience: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
+        let ends = self.ends()?;
+        self.watch("everything to be committed", patience, |committed| {
+            alive()?;
+            Ok(committed == ends)
+        })
+    }
 }
 
 fn is_transient(error: &KafkaError) -> bool {

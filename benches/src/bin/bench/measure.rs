@@ -27,10 +27,8 @@ pub struct Cost {
 /// # Errors
 /// If it cannot be started, or fails.
 pub fn run(command: &mut Command, log: &Path) -> Result<Cost> {
-    let out = File::create(log).with_context(|| log.display().to_string())?;
-    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
     let began = Instant::now();
-    let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
+    let child = spawn(command, log)?;
     let pid = libc::pid_t::try_from(child.id())?;
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
     // SAFETY: our own child, which nobody else waits for, and two places to write to. All zeros is a valid `rusage`.
@@ -53,6 +51,12 @@ pub fn run(command: &mut Command, log: &Path) -> Result<Cost> {
     })
 }
 
+fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+    let out = File::create(log).with_context(|| log.display().to_string())?;
+    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+    command.spawn().with_context(|| format!("{:?}", command.get_program()))
+}
+
 /// A process that goes on until it is ended; dropping it kills it.
 pub struct Running {
     child: Child,
@@ -65,10 +69,7 @@ impl Running {
     /// # Errors
     /// If it cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> Result<Running> {
-        let out = File::create(log).with_context(|| log.display().to_string())?;
-        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
-        Ok(Running { child, log: log.to_owned() })
+        Ok(Running { child: spawn(command, log)?, log: log.to_owned() })
     }
 
     /// Fails if it has ended by itself.

@@ -20,7 +20,7 @@ use crate::crowd::{self, Crowd, Feeder};
 use crate::groups::Group;
 use crate::measure::Running;
 use crate::recovery_report::{Figures, bars, table};
-use crate::runs::attempts;
+use crate::runs::{may_repeat, until_right};
 
 /// Orders a second while a contender is killed and comes back.
 pub const RATE: u32 = 2_000;
@@ -104,23 +104,16 @@ pub fn measure(bench: &Bench, what: &Recovery, rounds: usize) -> Result<(String,
 
 /// One that counts. A peer may try again, as it may elsewhere.
 fn run(bench: &Bench, what: &Recovery, contender: Contender, round: usize) -> Result<Measured> {
-    let mut attempt = 1;
-    loop {
+    until_right(contender, |attempt| {
         let output = format!("{}-{contender:?}-{round}-{attempt}", what.case.name).to_lowercase();
         let once = Once { bench, what, contender, input: &format!("{output}-orders"), output: &output };
-        match once.run().with_context(|| format!("{} in {output}", contender.name())) {
-            Err(error) if attempt < attempts(contender) => {
-                eprintln!("bench: {error:#}: this run counts for nothing");
-                once.clean()?;
-            }
-            Err(error) => return Err(error),
-            Ok(measured) => {
-                once.clean()?;
-                return Ok(measured);
-            }
+        let measured = once.run().with_context(|| format!("{} in {output}", contender.name()));
+        // What is wrong of ours, or of a peer to the last, is left for whoever looks into it.
+        if measured.is_ok() || may_repeat(contender, attempt) {
+            once.clean()?;
         }
-        attempt += 1;
-    }
+        measured
+    })
 }
 
 /// What one recovery was like.
@@ -200,7 +193,7 @@ impl Once<'_> {
         eprintln!("bench: {output}: back after {:.2} s; comparing the answers", measured.every_s);
 
         let orders = feeder.stop()?;
-        wait_for_ends(&group, &mut process)?;
+        group.wait_for_ends(PATIENCE, || process.check())?;
         measured.rows = crowd::compare(bootstrap, output, crowd, orders, PATIENCE, &mut || {
             process.check()?;
             crowd::close(bootstrap, input, crowd, group.partitions())
@@ -246,7 +239,7 @@ impl Once<'_> {
         let slice = self.what.slice.unwrap_or(users) as usize;
         for first in (0..users).step_by(slice) {
             crowd::load(bootstrap, self.input, crowd, first..users.min(first + slice as i64))?;
-            wait_for_ends(group, process)?;
+            group.wait_for_ends(PATIENCE, || process.check())?;
             if self.what.slice.is_some() {
                 self.bench.delete_records(self.input, &group.ends()?)?;
             }
@@ -271,14 +264,6 @@ impl Commits {
         }
         self.changes
     }
-}
-
-fn wait_for_ends(group: &Group, process: &mut Running) -> Result<()> {
-    let ends = group.ends()?;
-    group.watch("everything to be committed", PATIENCE, |committed| {
-        process.check()?;
-        Ok(committed == ends)
-    })
 }
 
 /// The newest checkpoint that Flink has completed: its metadata are there.

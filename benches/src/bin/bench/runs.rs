@@ -39,13 +39,30 @@ pub fn load(bench: &Bench, workload: Workload) -> Result<()> {
     measure::run(&mut command, &bench.work.join("load.log")).map(drop)
 }
 
-/// How often it may.
-pub fn attempts(contender: Contender) -> usize {
-    if contender == Contender::Onceflow { 1 } else { PEER_ATTEMPTS }
+/// Whether this attempt of a contender may be wrong. Flink was seen to close its first window before it had read from every partition; ours may
+/// not be wrong once.
+pub fn may_repeat(contender: Contender, attempt: usize) -> bool {
+    contender != Contender::Onceflow && attempt < PEER_ATTEMPTS
 }
 
-/// A run whose answer is right. A peer whose answer is not runs again: Flink was seen to close its first window before it had read from every
-/// partition. Ours may not be wrong once.
+/// Runs a contender, attempt after attempt from 1, until it is right or may not be wrong again.
+///
+/// # Errors
+/// Those of the last attempt.
+pub fn until_right<T>(contender: Contender, mut run: impl FnMut(usize) -> Result<T>) -> Result<T> {
+    let mut attempt = 1;
+    loop {
+        match run(attempt) {
+            Err(error) if may_repeat(contender, attempt) => {
+                eprintln!("bench: {error:#}: this run counts for nothing")
+            }
+            result => return result,
+        }
+        attempt += 1;
+    }
+}
+
+/// A run whose answer is right.
 ///
 /// # Errors
 /// An answer that is not right, or a contender that fails.
@@ -56,18 +73,11 @@ pub fn run(
     workload: Workload,
     round: usize,
 ) -> Result<Cost> {
-    let mut attempt = 1;
-    loop {
+    until_right(contender, |attempt| {
         let name =
             format!("{}-{contender:?}-{}-{round}-{attempt}", case.name, workload.orders).to_lowercase();
-        match run_once(bench, case, contender, workload, &name) {
-            Err(error) if attempt < attempts(contender) => {
-                eprintln!("bench: {error:#}: this run counts for nothing")
-            }
-            result => return result,
-        }
-        attempt += 1;
-    }
+        run_once(bench, case, contender, workload, &name)
+    })
 }
 
 fn run_once(

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::NullBufferBuilder;
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array,
-    LargeStringArray, ListArray, PrimitiveArray, StringArray, StructArray, TimestampMillisecondArray,
+    LargeStringArray, ListArray, NullBufferBuilder, PrimitiveArray, StringArray, StructArray,
+    TimestampMillisecondArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{
