@@ -1,5 +1,6 @@
 //! `bare-loop BOOTSTRAP TOPIC RECORDS [decode]`: the limit. Consumes a topic with librdkafka's batch call and does nothing, or only
-//! decodes four fields of each record with serde_json. The allocator, the isolation and the fetch settings are the daemon's.
+//! decodes four fields of each record with serde_json. The allocator, the isolation and the pause of a full queue are the daemon's; how much is
+//! held ready is librdkafka's default.
 
 use std::ffi::CString;
 use std::time::Duration;

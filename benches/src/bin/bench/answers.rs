@@ -101,15 +101,27 @@ fn read_totals(
 ) -> Result<usize> {
     let mut rows = 0;
     read(bootstrap, topic, |value| {
-        let row: Total = serde_json::from_slice(value)?;
         rows += 1;
-        match expected.remove(&(user(row.user_id)?, row.window_start.ms()?)) {
-            Some(total) if total == (row.orders, row.total_cents) => Ok(()),
-            Some(total) => bail!("{}: {total:?} is right", String::from_utf8_lossy(value)),
-            None => bail!("{} is there twice, or should not be", String::from_utf8_lossy(value)),
-        }
+        take_out(expected, value, user)
     })?;
     Ok(rows)
+}
+
+/// Takes a row with windows out of what is expected; `user` reads the number in its user's name.
+///
+/// # Errors
+/// A row that is wrong, there twice, or should not be.
+pub fn take_out(
+    expected: &mut HashMap<(u32, i64), (i64, i64)>,
+    value: &[u8],
+    user: impl FnOnce(&str) -> Result<u32>,
+) -> Result<()> {
+    let row: Total = serde_json::from_slice(value)?;
+    match expected.remove(&(user(row.user_id)?, row.window_start.ms()?)) {
+        Some(total) if total == (row.orders, row.total_cents) => Ok(()),
+        Some(total) => bail!("{}: {total:?} is right", String::from_utf8_lossy(value)),
+        None => bail!("{} is there twice, or should not be", String::from_utf8_lossy(value)),
+    }
 }
 
 fn check_orders(bootstrap: &str, topic: &str, workload: Workload) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Records straight into Arrow columns: JSON, CSV, raw bytes.
 //!
 //! One pass over a record finds the members that the plan uses (nested ones through a small trie) and remembers where their text stands;
-//! everything else is checked for syntax and skipped. That is serde_json's work, [`scan`] is a short cut for what is plain. Then each text goes, typed, into its
-//! column's buffer: nothing is parsed into a tree, and nothing is allocated per record (but for strings with escapes).
+//! everything else is checked for syntax and skipped. That is serde_json's work, [`scan`] is a short cut for what is plain. Then each text
+//! goes, typed, into its column's buffer: nothing is parsed into a tree, and nothing is allocated per record (but for strings with escapes).
 //!
 //! What a JSON record may be:
 //! - One JSON object in UTF-8, with nothing behind it. Of members with the same name the last one counts, as a whole: members
