@@ -22,6 +22,7 @@ mod recovery;
 mod recovery_report;
 mod report;
 mod runs;
+mod series;
 
 use std::collections::HashSet;
 use std::fs;
@@ -52,6 +53,7 @@ fn main() -> Result<()> {
     };
     fs::create_dir_all(&bench.work)?;
     let mut loaded = HashSet::new();
+    let mut measured = vec![];
     let mut text = String::new();
     if options.quick {
         text.push_str("**A quick run: two rounds of one case. Indicative only.**\n\n");
@@ -65,7 +67,9 @@ fn main() -> Result<()> {
                     .map(|figures| (figures.contender.name().to_owned(), report::spread(&figures.cpu).0))
                     .collect();
                 let picture = report::bars(&format!("{}: CPU per record", case.name), "µs", &bars);
-                (case.name, report::table(case, &figures), picture)
+                let table = report::table(case, &figures);
+                measured.push((case.clone(), figures));
+                (case.name, table, picture)
             }
             Part::Latency(case) => {
                 let (table, picture) =
@@ -96,6 +100,9 @@ fn main() -> Result<()> {
         fs::write(out.join(name).with_extension("svg"), picture)?;
         // What was measured so far outlives whatever happens to the rest.
         fs::write(out.join("figures.md"), &text)?;
+    }
+    for (name, picture) in series::pictures(&measured) {
+        fs::write(out.join(name).with_extension("svg"), picture)?;
     }
     eprintln!("bench: {} has the tables and the pictures", out.display());
     Ok(())

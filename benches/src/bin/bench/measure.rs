@@ -27,14 +27,25 @@ pub struct Cost {
 /// # Errors
 /// If it cannot be started, or fails.
 pub fn run(command: &mut Command, log: &Path) -> Result<Cost> {
+    /// How often its memory is looked at: what it grows by in its last moments is missed.
+    const LOOK: Duration = Duration::from_millis(50);
     let began = Instant::now();
     let child = spawn(command, log)?;
     let pid = libc::pid_t::try_from(child.id())?;
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: our own child, which nobody else waits for, and two places to write to. All zeros is a valid `rusage`.
-    let (waited, usage) = unsafe {
-        let waited = libc::wait4(pid, &mut status, 0, usage.as_mut_ptr());
-        (waited, usage.assume_init())
+    // The kernel's own figure is no less than ours when it was started: a process begins as a copy of its parent.
+    let mut peak_rss = 0;
+    let (waited, usage) = loop {
+        peak_rss = peak_rss.max(self::peak_rss(child.id()).unwrap_or(0));
+        // SAFETY: our own child, which nobody else waits for, and two places to write to. All zeros is a valid `rusage`.
+        let (waited, usage) = unsafe {
+            let waited = libc::wait4(pid, &mut status, libc::WNOHANG, usage.as_mut_ptr());
+            (waited, usage.assume_init())
+        };
+        if waited != 0 {
+            break (waited, usage);
+        }
+        std::thread::sleep(LOOK);
     };
     if waited != pid {
         bail!("waiting for {:?}: {}", command.get_program(), std::io::Error::last_os_error());
@@ -46,7 +57,7 @@ pub fn run(command: &mut Command, log: &Path) -> Result<Cost> {
     Ok(Cost {
         cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
         wall_s: began.elapsed().as_secs_f64(),
-        peak_rss: usage.ru_maxrss as u64 * 1024,
+        peak_rss,
         ..Cost::default()
     })
 }
@@ -55,6 +66,13 @@ fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     let out = File::create(log).with_context(|| log.display().to_string())?;
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
     command.spawn().with_context(|| format!("{:?}", command.get_program()))
+}
+
+/// The most memory that a process has held at once, bytes.
+fn peak_rss(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// A process that goes on until it is ended; dropping it kills it.
@@ -96,9 +114,7 @@ impl Running {
     /// # Errors
     /// If it has ended.
     pub fn peak_rss(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        peak_rss(self.child.id())
     }
 
     /// Asks it to end, and waits until it has; kills it when it takes too long.
