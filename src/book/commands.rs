@@ -12,7 +12,7 @@ use crate::cli::Cli;
 
 /// Commands that need neither Kafka nor a daemon, where none of their options says otherwise. (Those that print what is made from their
 /// own definition have tests of their own.)
-const ALONE: [&str; 3] = ["validate", "explain", "schema"];
+const ALONE: [&str; 4] = ["validate", "test", "explain", "schema"];
 
 /// What makes them ask Kafka or a daemon.
 const MORE: [&str; 2] = ["--connect", "--against-running"];

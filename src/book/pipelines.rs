@@ -1,10 +1,13 @@
-//! Every YAML block compiles.
+//! Every YAML block compiles, and the tests that pipelines carry pass.
 
 use std::fs;
+use std::sync::Arc;
 
 use onceflow_engine::config::{Defaults, Environment, compile, read_defaults};
+use onceflow_engine::plan::Plan;
+use onceflow_engine::rehearsal::rehearse;
 
-use super::{Block, none, pages};
+use super::{Block, none, pages, root};
 use crate::inputs::Inputs;
 
 /// What fragments are completed with. A section that a fragment has replaces the one here; where it has steps, each gets a sink, and
@@ -113,7 +116,18 @@ fn problem(block: &Block) -> Option<String> {
         "yaml prometheus" => return None,
         other => return Some(format!("a block of {other}: is it a pipeline, a fragment, or settings?")),
     };
-    compile(&block.page.name, &text, &defaults(), &EverythingSet).err().map(|mistakes| mistakes.to_string())
+    match compile(&block.page.name, &text, &defaults(), &EverythingSet) {
+        Ok(plan) => failed_test(Arc::new(plan)),
+        Err(mistakes) => Some(mistakes.to_string()),
+    }
+}
+
+/// The first of a pipeline's own tests that fails.
+fn failed_test(plan: Arc<Plan>) -> Option<String> {
+    plan.tests.iter().find_map(|test| {
+        let failure = rehearse(&plan, test).err()?;
+        Some(format!("{}: {}\n{failure}", plan.pipeline, test.name))
+    })
 }
 
 fn settings(text: &str) -> Result<(), String> {
@@ -142,6 +156,20 @@ fn every_pipeline_of_the_book_compiles() {
         whole > 2 && fragments > 5,
         "{whole} pipelines and {fragments} fragments: were they looked for rightly?"
     );
+}
+
+#[test]
+fn every_example_carries_tests_that_pass() {
+    let files = fs::read_dir(root().join("config/examples")).unwrap().map(|entry| entry.unwrap().path());
+    let plans = files.map(|file| {
+        let text = fs::read_to_string(&file).unwrap();
+        compile(&file.display().to_string(), &text, &defaults(), &EverythingSet).unwrap()
+    });
+    let check = |plan: Plan| match plan.tests.len() {
+        0 => Some(format!("{} has no tests", plan.pipeline)),
+        _ => failed_test(Arc::new(plan)),
+    };
+    none(plans.filter_map(check).collect());
 }
 
 #[test]

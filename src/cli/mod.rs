@@ -14,6 +14,7 @@ mod run;
 mod savepoint;
 mod status;
 mod table;
+mod test;
 mod validate;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ pub(crate) struct Cli {
 enum Command {
     Run(run::RunArgs),
     Validate(validate::ValidateArgs),
+    Test(test::TestArgs),
     Explain(explain::ExplainArgs),
     Schema(explain::SchemaArgs),
     Status(status::StatusArgs),
@@ -68,6 +70,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Validate(args) => args.run(),
+            Command::Test(args) => args.run(),
             Command::Explain(args) => args.run(),
             Command::Schema(args) => args.run(),
             Command::Status(args) => args.run(),

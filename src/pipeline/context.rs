@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use onceflow_engine::plan::{self, Plan, Source, Stream};
-use onceflow_protocol::coordinator::{Requests, Restart, Settings, TimeInput, WindowedStep};
+use onceflow_engine::plan::{self, Plan, Source};
+use onceflow_protocol::coordinator::{Requests, Restart, Settings};
 use onceflow_protocol::{Claim, ClaimId, FORMAT_VERSION, NextOffset};
 
 use super::history::History;
@@ -105,7 +105,7 @@ impl Context {
             connections,
             clusters,
             settings: settings(&plan, transactional_id.clone(), until_end, requests),
-            windowed: windowed_steps(&plan),
+            windowed: plan.windowed(),
             held_limit: ((memory / HELD_PART) as usize).max(1 << 20),
             table_share: (memory / TABLES_PART / workers as u64).max(64 << 10),
             memory_share: memory / workers as u64,
@@ -251,24 +251,15 @@ pub fn host_name() -> String {
     if name.is_empty() { "unknown-host".to_string() } else { name.to_string() }
 }
 
-fn windowed_steps(plan: &Plan) -> Vec<usize> {
-    (0..plan.steps.len()).filter(|step| plan.steps[*step].window.is_some()).collect()
-}
-
 fn settings(plan: &Plan, transactional_id: String, until_end: bool, requests: Requests) -> Settings {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let checkpoint = &plan.checkpoint;
-    let windowed = windowed_steps(plan);
-    let steps = windowed.iter().map(|step| WindowedStep {
-        inputs: time_inputs(plan, &plan.steps[*step].inputs, &windowed),
-        lateness_ms: plan.steps[*step].window.as_ref().map_or(0, |window| window.lateness_ms),
-    });
     let renamed = plan.sources.iter().filter_map(|source| Some((source.was.clone()?, source.name.clone())));
     Settings {
         transactional_id,
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         renamed: renamed.collect(),
-        steps: steps.collect(),
+        steps: plan.windowed_steps(),
         workers: plan.parallelism.max(1),
         interval_ms: ms(checkpoint.interval),
         min_pause_ms: ms(checkpoint.min_pause),
@@ -290,23 +281,4 @@ fn settings(plan: &Plan, transactional_id: String, until_end: bool, requests: Re
         },
         requests,
     }
-}
-
-/// What the time of these streams depends on: sources, and windowed steps; steps without a window pass time on.
-fn time_inputs(plan: &Plan, streams: &[Stream], windowed: &[usize]) -> Vec<TimeInput> {
-    let mut inputs = vec![];
-    for stream in streams {
-        match *stream {
-            Stream::Source(source) => inputs.push(TimeInput::Source(source)),
-            Stream::Step(step) => match windowed.iter().position(|windowed| *windowed == step) {
-                Some(number) => inputs.push(TimeInput::Step(number)),
-                None => inputs.extend(time_inputs(plan, &plan.steps[step].inputs, windowed)),
-            },
-            // No step reads a side stream.
-            Stream::Late(_) | Stream::Errors(_) => {}
-        }
-    }
-    inputs.sort();
-    inputs.dedup();
-    inputs
 }

@@ -19,6 +19,7 @@
 mod change;
 mod checkpoint_timer;
 mod context;
+mod drift;
 mod driver;
 mod history;
 mod keeper;

@@ -316,6 +316,7 @@ impl Story {
             let now = Position {
                 next_offset: partition.next_offset,
                 watermark: partition.watermark,
+                disorder: None,
                 ..position.clone()
             };
             self.context.view.at_barrier(partition.partition, &now, partition.idle);

@@ -226,6 +226,7 @@ mod tests {
             partition,
             next_offset: NextOffset(next),
             watermark: Some(Watermark(next * 10)),
+            disorder: None,
         };
         let positions = [at("a", 0, 5), at("a", 1, 6), at("b", 0, 7)];
         for (index, position) in positions.iter().enumerate() {

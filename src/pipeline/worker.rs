@@ -17,6 +17,7 @@ use onceflow_protocol::coordinator::{BarrierReport, Event, FiredReport, FrozenRe
 use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock};
 
 use super::context::{Context, wall_clock_ms};
+use super::drift::Drift;
 use super::load::Load;
 use super::messages::{DriverSender, ToKeeper, ToSink, ToWorker, fail};
 use super::meter::{Meter, Spent};
@@ -75,6 +76,8 @@ pub struct WorkerThread {
     pub driver: DriverSender,
     /// Shared counters.
     pub load: Arc<Load>,
+    /// Where all partitions of the run stand in time.
+    pub drift: Arc<Drift>,
     /// Numbers of the windowed steps' state, in the plan's order.
     pub state_ids: Vec<u32>,
     /// What the output topics accept, in the plan's order.
@@ -217,7 +220,7 @@ impl Running {
         let now_ms = self.now_ms();
         let thread = &mut self.thread;
         let partition = &mut thread.partitions[i];
-        if partition.is_finished() {
+        if partition.is_finished() || is_ahead(&thread.context, &thread.drift, partition) {
             if !timeout.is_zero() {
                 std::thread::sleep(timeout);
             }
@@ -248,6 +251,9 @@ impl Running {
             let (topic, number) = (partition.queue.topic(), partition.queue.partition());
             let processed = thread.engine.process(partition.source, topic, number, &batch, &mut output)?;
             let next = NextOffset(batch.offset(records - 1) + 1);
+            for times in &processed.event_times {
+                partition.clock.observe(times.values());
+            }
             partition.clock.advance(next, processed.max_event_time).map_err(went_back)?;
             self.meter.records(i, records, (0..records).map(|record| batch.size(record)).sum());
             thread.load.records.fetch_add(records as u64, Relaxed);
@@ -257,7 +263,8 @@ impl Running {
             let position = thread.partitions[i].end.map_or(position, |end| position.min(end.0));
             thread.partitions[i].clock.reached_end(NextOffset(position), now_ms).map_err(went_back)?;
         }
-        if thread.partitions[i].is_finished() {
+        self.note_drift(i);
+        if self.thread.partitions[i].is_finished() {
             self.note_finished();
         }
         if records > 0 {
@@ -266,7 +273,19 @@ impl Running {
         Ok(records > 0)
     }
 
+    /// Tells all workers where a partition stands.
+    fn note_drift(&self, i: usize) {
+        let WorkerThread { context, drift, partitions, .. } = &self.thread;
+        let partition = &partitions[i];
+        if context.plan.sources[partition.source].max_drift.is_some() {
+            let counts = !partition.is_finished() && !partition.clock.is_idle(partition.polled_ms);
+            let watermark = partition.clock.watermark().map(|watermark| watermark.0);
+            drift.advance(partition.index, watermark, counts);
+        }
+    }
+
     fn note_finished(&mut self) {
+        (0..self.thread.partitions.len()).for_each(|i| self.note_drift(i));
         let unfinished = self.thread.partitions.iter().filter(|partition| !partition.is_finished()).count();
         self.thread.load.unfinished.fetch_sub(self.unfinished - unfinished, Relaxed);
         self.unfinished = unfinished;
@@ -310,6 +329,7 @@ impl Running {
             partition: partition.index,
             next_offset: partition.clock.next_offset(),
             watermark: partition.clock.watermark(),
+            disorder: partition.clock.disorder().cloned(),
             idle: partition.clock.is_idle(partition.polled_ms),
             finished: partition.is_finished(),
         });
@@ -468,6 +488,13 @@ fn send_output(sink: &Sender<ToSink>, load: &Load, worker: usize, output: Output
     load.output_bytes.fetch_add(bytes as u64, Relaxed);
     // A sink that is gone took the run with it; the loop notices.
     let _ = sink.send(ToSink::Output { worker, output });
+}
+
+/// Whether a partition is so far ahead of others of its source that it waits for them.
+fn is_ahead(context: &Context, drift: &Drift, partition: &Assigned) -> bool {
+    let max = context.plan.sources[partition.source].max_drift;
+    let watermark = partition.clock.watermark().map(|watermark| watermark.0);
+    max.is_some_and(|max| drift.is_ahead(partition.index, watermark, max.as_millis() as i64))
 }
 
 fn went_back(error: onceflow_protocol::WentBack) -> Stop {

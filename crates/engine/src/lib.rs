@@ -16,5 +16,6 @@ pub mod metadata;
 pub mod operators;
 pub mod output;
 pub mod plan;
+pub mod rehearsal;
 pub mod state;
 pub mod worker;

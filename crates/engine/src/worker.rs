@@ -19,7 +19,8 @@ mod trouble;
 
 use std::sync::Arc;
 
-use onceflow_protocol::Frontiers;
+use arrow::array::Int64Array;
+use onceflow_protocol::{Delay, Frontiers};
 
 pub use self::error::WorkerError;
 use self::graph::{Graph, Stage};
@@ -33,7 +34,8 @@ use crate::formats::decode::Decoder;
 use crate::message::MessageBatch;
 pub use crate::operators::counts::{Counts, StageCounts, WorkerCounts};
 use crate::operators::fate::{Fate, Fates};
-use crate::operators::rows::{evaluate_all, first_columns, keep_where, project, remove_kept};
+use crate::operators::order::{order_of, ordered};
+use crate::operators::rows::{evaluate_all, first_columns, keep_where, project, remove_kept, unnest};
 pub use crate::operators::sink::TopicLimits;
 use crate::output::Output;
 use crate::plan::{Late, Plan, Stream, Tombstones, Window};
@@ -61,10 +63,12 @@ impl StepStart {
 }
 
 /// What a call to [`Worker::process`] found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Processed {
     /// Largest event time of the records that could be decoded, milliseconds.
     pub max_event_time: Option<i64>,
+    /// All of their event times in order, where the source's watermark follows how far they are out of order.
+    pub event_times: Vec<Int64Array>,
 }
 
 /// All operators of a pipeline, with the state of one worker.
@@ -228,6 +232,9 @@ impl Worker {
             }
             let max = decoded.batch.event_time.values().iter().copied().max();
             processed.max_event_time = processed.max_event_time.max(max);
+            if matches!(graph.plan.sources[source].delay, Delay::Percentile { .. }) {
+                processed.event_times.push(decoded.batch.event_time.clone());
+            }
             self.counts.stage(stage).rows_out += decoded.batch.len() as u64;
             self.push(&mut call, Stream::Source(source), decoded.batch)?;
         }
@@ -326,6 +333,11 @@ impl Worker {
         if !plan.removed.is_empty() {
             rows = remove_kept(rows, &plan.removed)?;
         }
+        if let Some(column) = plan.unnest {
+            let (unnested, empty) = unnest(rows, column, &plan.output_schema)?;
+            self.counts.stage(stage).filtered += empty as u64;
+            rows = unnested;
+        }
         match (&plan.window, graph.window_of[step]) {
             (Some(plan), Some(window)) => self.update_window(call, step, window, plan, rows),
             _ => {
@@ -349,11 +361,19 @@ impl Worker {
         let (kept, mut columns, failed) = evaluate_all(groups.chain(arguments), rows.clone())?;
         self.fail_all(call, stage, &rows, &failed)?;
         let mut arguments = columns.split_off(plan.group_by.len()).into_iter();
-        let arguments: Vec<_> = plan
+        let mut arguments: Vec<_> = plan
             .aggregates
             .iter()
             .map(|aggregate| aggregate.argument.as_ref().and_then(|_| arguments.next()))
             .collect();
+        let mut order = None;
+        for (aggregate, argument) in plan.aggregates.iter().zip(&mut arguments) {
+            if let Some(value) = argument.take_if(|_| aggregate.function.is_ordered()) {
+                let origin = call.origin.map(|origin| (origin.topic, origin.partition));
+                let order = order.get_or_insert_with(|| order_of(&kept, origin, call.messages));
+                *argument = Some(ordered(order, value)?);
+            }
+        }
 
         let purged = self.windows[window].frontiers.purged;
         let updated = self.state_mut(window)?.update(&columns, &arguments, &kept.event_time, purged)?;

@@ -8,21 +8,18 @@
 //! - `barrier`: windows close as far as the watermarks go (one more barrier comes after the last line);
 //! - `end`: all windows close, as at the end of a bounded run.
 //!
-//! Every case runs with one, two and three workers, with batches of one and of many records, and with and without evictions: the
-//! output must be the same. `UPDATE_CASES=1 cargo test` writes what comes out into the files.
+//! Every case runs with one, two and three workers, with batches of one and of many records, with and without evictions, and with a crash
+//! after every batch: the output must be the same. `UPDATE_CASES=1 cargo test` writes what comes out into the files.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use onceflow_engine::config::{self, Defaults};
 use onceflow_engine::message::OwnedMessage;
-use onceflow_engine::output::{DEAD_LETTER_SINK, Output, OutputRecord};
-use onceflow_engine::plan::{Plan, Stream};
-use onceflow_engine::state::cold::MemoryColdStore;
-use onceflow_engine::worker::{Counts, StepStart, Worker, WorkerError};
-use onceflow_protocol::Frontiers;
+use onceflow_engine::plan::{Plan, Source};
+use onceflow_engine::rehearsal::{Rehearsal, Written};
+use onceflow_engine::worker::{Counts, WorkerError};
 
 /// How a case is run; it must make no difference.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +27,7 @@ struct Mode {
     workers: usize,
     batch: usize,
     evict: bool,
+    crash: bool,
 }
 
 fn check(name: &str) {
@@ -40,7 +38,7 @@ fn check(name: &str) {
     for mode in modes() {
         let plan = config::compile(name, pipeline, &Defaults::default(), &|_: &str| None)
             .unwrap_or_else(|found| panic!("\n{found}"));
-        let found = match Run::new(plan, mode).run(input) {
+        let found = match run(plan, mode, input) {
             Ok(output) => output,
             Err(error) => format!("{}: {error}\n", error.kind),
         };
@@ -54,196 +52,106 @@ fn check(name: &str) {
 
 fn modes() -> impl Iterator<Item = Mode> {
     let workers_and_batch = [(1, 1000), (1, 1), (2, 1000), (2, 1), (3, 1000)];
+    let hurts = [(false, false), (true, false), (false, true), (true, true)];
     workers_and_batch
         .into_iter()
-        .flat_map(|(workers, batch)| [false, true].map(|evict| Mode { workers, batch, evict }))
+        .flat_map(move |(workers, batch)| hurts.map(|(evict, crash)| Mode { workers, batch, evict, crash }))
 }
 
-struct Run {
-    plan: Arc<Plan>,
+/// Runs a case and says what came out, line by line.
+fn run(plan: Plan, mode: Mode, input: &str) -> Result<String, WorkerError> {
+    let plan = Arc::new(plan);
+    let mut rehearsal = Rehearsal::new(plan.clone(), mode.workers)?;
+    let mut waiting: Vec<(String, OwnedMessage)> = vec![];
+    for line in input.lines().chain(["barrier"]) {
+        let mut words = line.splitn(3, ' ');
+        let words = (words.next().unwrap_or_default(), words.next(), words.next());
+        let full = waiting.len() >= mode.batch;
+        if full || waiting.first().is_some_and(|(partition, _)| partition != words.0) {
+            give(&mut rehearsal, &plan, mode, std::mem::take(&mut waiting))?;
+        }
+        match words {
+            ("barrier", None, None) => rehearsal.checkpoint()?,
+            ("end", None, None) => rehearsal.end()?,
+            (partition, Some(timestamp), Some(value)) => {
+                waiting.push((partition.to_owned(), message(timestamp, value)));
+            }
+            _ => panic!("not a line of input: {line}"),
+        }
+    }
+    let mut lines: Vec<String> = rehearsal.written().iter().map(|record| self::line(&plan, record)).collect();
+    lines.sort();
+    let mut output = lines.join("\n");
+    let Counts { records_in, used, filtered, late, partly_late, dead, dropped, out } = rehearsal.counts();
+    assert_eq!(records_in, used + filtered + late + dead + dropped);
+    writeln!(
+        output,
+        "\nin {records_in} = used {used} + filtered {filtered} + late {late} + dead {dead} + dropped {dropped}; \
+         partly late {partly_late}, out {out}"
+    )
+    .unwrap();
+    Ok(output)
+}
+
+/// A record of `TIMESTAMP|KEY|NAME=VALUE` and a value.
+fn message(timestamp: &str, value: &str) -> OwnedMessage {
+    let mut parts = timestamp.split('|');
+    let timestamp = parts.next().unwrap().parse().expect("a timestamp");
+    let key = parts.next().map(|key| key.as_bytes().to_vec());
+    let header = |header: &str| {
+        let (name, value) = header.split_once('=').expect("NAME=VALUE");
+        (name.to_owned(), Some(value.as_bytes().to_vec()))
+    };
+    let headers = parts.map(header).collect();
+    let value = (value != "-").then(|| value.as_bytes().to_vec());
+    OwnedMessage { timestamp, key, value, headers, ..OwnedMessage::default() }
+}
+
+fn give(
+    rehearsal: &mut Rehearsal,
+    plan: &Plan,
     mode: Mode,
-    workers: Vec<Worker>,
-    generation: u64,
-    /// Records that were read and the largest event time, by source, topic and partition.
-    partitions: BTreeMap<(usize, String, i32), (i64, Option<i64>)>,
-    lines: Vec<String>,
+    messages: Vec<(String, OwnedMessage)>,
+) -> Result<(), WorkerError> {
+    let (topic, number) = messages[0].0.rsplit_once('/').expect("TOPIC/PARTITION");
+    let reads = |source: &Source| source.topics.iter().any(|name| name == topic);
+    let source = plan.sources.iter().position(reads).expect("a topic of a source");
+    let partition = rehearsal.partition(source, topic, number.parse().unwrap());
+    rehearsal.give(partition, messages.into_iter().map(|(_, message)| message).collect())?;
+    if mode.evict {
+        rehearsal.evict()?;
+    }
+    if mode.crash { rehearsal.crash(mode.workers) } else { Ok(()) }
 }
 
-impl Run {
-    fn new(plan: Plan, mode: Mode) -> Run {
-        let windows = plan.steps.iter().filter_map(|step| step.window.as_ref());
-        let starts: Vec<_> = (0..).zip(windows).map(|(id, window)| StepStart::fresh(id, window)).collect();
-        let (plan, cold) = (Arc::new(plan), Arc::new(MemoryColdStore::new()));
-        let worker = |i| Worker::new(plan.clone(), i, mode.workers, &starts, cold.clone()).unwrap();
-        let workers = (0..mode.workers).map(worker).collect();
-        Run { plan, mode, workers, generation: 0, partitions: BTreeMap::new(), lines: vec![] }
-    }
-
-    fn run(mut self, input: &str) -> Result<String, WorkerError> {
-        let mut waiting: Vec<(String, OwnedMessage)> = vec![];
-        for line in input.lines().chain(["barrier"]) {
-            let mut words = line.splitn(3, ' ');
-            let words = (words.next().unwrap_or_default(), words.next(), words.next());
-            let full = waiting.len() >= self.mode.batch;
-            if full || waiting.first().is_some_and(|(partition, _)| partition != words.0) {
-                self.process(std::mem::take(&mut waiting))?;
-            }
-            match words {
-                ("barrier", None, None) => self.barrier(false)?,
-                ("end", None, None) => self.barrier(true)?,
-                (partition, Some(timestamp), Some(value)) => {
-                    let value = (value != "-").then(|| value.as_bytes().to_vec());
-                    let mut parts = timestamp.split('|');
-                    let timestamp = parts.next().unwrap().parse().expect("a timestamp");
-                    let key = parts.next().map(|key| key.as_bytes().to_vec());
-                    let header = |header: &str| {
-                        let (name, value) = header.split_once('=').expect("NAME=VALUE");
-                        (name.to_owned(), Some(value.as_bytes().to_vec()))
-                    };
-                    let headers = parts.map(header).collect();
-                    let message = OwnedMessage { timestamp, key, value, headers, ..OwnedMessage::default() };
-                    waiting.push((partition.to_owned(), message));
-                }
-                _ => panic!("not a line of input: {line}"),
-            }
-        }
-        self.lines.sort();
-        let mut output = self.lines.join("\n");
-        let mut counts = Counts::default();
-        self.workers.iter().for_each(|worker| counts += worker.counts().total);
-        let Counts { records_in, used, filtered, late, partly_late, dead, dropped, out } = counts;
-        assert_eq!(records_in, used + filtered + late + dead + dropped);
-        writeln!(
-            output,
-            "\nin {records_in} = used {used} + filtered {filtered} + late {late} + dead {dead} + dropped {dropped}; \
-             partly late {partly_late}, out {out}"
-        )
-        .unwrap();
-        Ok(output)
-    }
-
-    fn process(&mut self, messages: Vec<(String, OwnedMessage)>) -> Result<(), WorkerError> {
-        let (topic, partition) = messages[0].0.rsplit_once('/').expect("TOPIC/PARTITION");
-        let (topic, partition) = (topic.to_owned(), partition.parse::<i32>().unwrap());
-        let reads = |source: &onceflow_engine::plan::Source| source.topics.contains(&topic);
-        let source = self.plan.sources.iter().position(reads).expect("a topic of a source");
-        let (next, max) = self.partitions.entry((source, topic.clone(), partition)).or_default();
-        let messages: Vec<_> = messages
-            .into_iter()
-            .enumerate()
-            .map(|(i, (_, message))| OwnedMessage { offset: *next + i as i64, ..message })
-            .collect();
-        *next += messages.len() as i64;
-        let mut out = Output::default();
-        let worker = &mut self.workers[partition as usize % self.mode.workers];
-        let processed = worker.process(source, &topic, partition, &messages, &mut out)?;
-        *max = (*max).max(processed.max_event_time);
-        self.keep(&out);
-        if self.mode.evict {
-            let generation = &mut self.generation;
-            for worker in &mut self.workers {
-                worker.evict_one(&mut || {
-                    *generation += 1;
-                    *generation
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Smallest watermark of what feeds a stream: of the partitions of its sources, or of the windows on the way.
-    fn watermark(&self, stream: Stream, end: bool) -> i64 {
-        match stream {
-            Stream::Source(source) if !end => {
-                let delay = self.plan.sources[source].watermark_delay_ms;
-                let partitions = self.partitions.iter().filter(|((of, ..), _)| *of == source);
-                let watermark = |max: Option<i64>| max.map_or(i64::MIN, |max| max - delay);
-                partitions.map(|(_, (_, max))| watermark(*max)).min().unwrap_or(i64::MIN)
-            }
-            Stream::Source(_) => i64::MAX / 2,
-            Stream::Late(_) | Stream::Errors(_) => panic!("a step that reads a side stream"),
-            Stream::Step(step) => {
-                let window =
-                    (0..self.workers[0].windows()).find(|w| self.workers[0].step_of(*w) == Some(step));
-                let inputs = &self.plan.steps[step].inputs;
-                match window {
-                    Some(window) => self.workers[0].frontiers(window).unwrap().purged,
-                    None => inputs.iter().map(|input| self.watermark(*input, end)).min().unwrap(),
-                }
-            }
-        }
-    }
-
-    fn barrier(&mut self, end: bool) -> Result<(), WorkerError> {
-        for window in 0..self.workers[0].windows() {
-            let step = &self.plan.clone().steps[self.workers[0].step_of(window).unwrap()];
-            let lateness = step.window.as_ref().unwrap().lateness_ms;
-            let watermark = step.inputs.iter().map(|input| self.watermark(*input, end)).min().unwrap();
-            let before = self.workers[0].frontiers(window)?;
-            let frontier = before.purged.max(watermark.saturating_sub(lateness));
-            let mut fired = before.fired;
-            while let Some(end) = self.next_end(window, fired).filter(|end| *end <= frontier) {
-                let closed = |worker: &Worker| worker.close(window, end);
-                let closed: Vec<_> = self.workers.iter().map(closed).collect::<Result<_, _>>()?;
-                let mut outputs = vec![];
-                for (owner, worker) in self.workers.iter_mut().enumerate() {
-                    let partials: Vec<_> = closed.iter().map(|partials| partials[owner].clone()).collect();
-                    worker.merge(window, end, &partials, &mut |out| {
-                        outputs.push(out);
-                        Ok(())
-                    })?;
-                }
-                outputs.iter().for_each(|out| self.keep(out));
-                fired = end;
-            }
-            for worker in &mut self.workers {
-                worker.advance(window, Frontiers { fired: frontier, purged: frontier })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn next_end(&self, window: usize, fired: i64) -> Option<i64> {
-        self.workers.iter().filter_map(|worker| worker.next_end_after(window, fired).unwrap()).min()
-    }
-
-    fn keep(&mut self, out: &Output) {
-        let lines: Vec<_> = out.records().map(|record| self.line(record)).collect();
-        self.lines.extend(lines);
-    }
-
-    fn line(&self, record: OutputRecord) -> String {
-        let text = |bytes: Option<&[u8]>| bytes.map_or("-".to_owned(), printable);
-        let topic = &self.plan.output_topics[record.topic()].name;
-        let partition = record.partition().map_or(String::new(), |partition| format!("/{partition}"));
-        let mut line = format!(
-            "{topic}{partition} @{} {} {}",
-            record.timestamp(),
-            text(record.key()),
-            text(record.value())
-        );
-        for (name, value) in record.headers().filter(|_| record.sink() != DEAD_LETTER_SINK) {
+fn line(plan: &Plan, record: &Written) -> String {
+    let text = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or("-".to_owned(), printable);
+    let topic = &plan.output_topics[record.topic].name;
+    let partition = record.partition.map_or(String::new(), |partition| format!("/{partition}"));
+    let mut line =
+        format!("{topic}{partition} @{} {} {}", record.timestamp, text(&record.key), text(&record.value));
+    if record.sink.is_some() {
+        for (name, value) in &record.headers {
             write!(line, " |{name}={}", text(value)).unwrap();
         }
-        if record.sink() == DEAD_LETTER_SINK {
-            let header = |wanted: &str| {
-                let found = record.headers().find(|(name, _)| *name == format!("onceflow.{wanted}"));
-                text(found.and_then(|(_, value)| value))
-            };
-            write!(
-                line,
-                " !! {} {} {}/{}:{} {}",
-                header("reason"),
-                header("step"),
-                header("topic"),
-                header("partition"),
-                header("offset"),
-                header("error")
-            )
-            .unwrap();
-        }
-        line
+        return line;
     }
+    let header = |wanted: &str| {
+        let found = record.headers.iter().find(|(name, _)| *name == format!("onceflow.{wanted}"));
+        found.map_or("-".to_owned(), |(_, value)| text(value))
+    };
+    write!(
+        line,
+        " !! {} {} {}/{}:{} {}",
+        header("reason"),
+        header("step"),
+        header("topic"),
+        header("partition"),
+        header("offset"),
+        header("error")
+    )
+    .unwrap();
+    line
 }
 
 /// Control characters would make a case something that no editor shows.
@@ -330,4 +238,19 @@ fn chained() {
 #[test]
 fn aggregates_of_every_type() {
     check("aggregates");
+}
+
+#[test]
+fn aggregates_beyond_sums() {
+    check("more-aggregates");
+}
+
+#[test]
+fn cumulative() {
+    check("cumulative");
+}
+
+#[test]
+fn unnest() {
+    check("unnest");
 }

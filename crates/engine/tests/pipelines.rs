@@ -8,6 +8,7 @@ use onceflow_engine::plan::explain::Explanation;
 use onceflow_engine::plan::{
     EventTimeFrom, Headers, Key, OnError, Plan, Restart, SinkTopic, SinkValue, Stream, UnknownFields,
 };
+use onceflow_protocol::Delay;
 
 const PER_USER: &str = include_str!("pipelines/orders-per-user.yaml");
 const EXAMPLE_ROUTED: &str = include_str!("../../../config/examples/orders-routed.yaml");
@@ -59,7 +60,7 @@ fn windows() {
     );
     assert_eq!(orders.columns[1].path, ["customer", "address", "country"]);
     assert_eq!(orders.event_time, EventTimeFrom::Column { column: 3, multiplier: 1, divisor: 1 });
-    assert_eq!((orders.watermark_delay_ms, orders.idle_after), (5000, Some(Duration::from_secs(30))));
+    assert_eq!((orders.delay, orders.idle_after), (Delay::Fixed(5000), Some(Duration::from_secs(30))));
 
     assert_eq!(
         plan.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 //! code that ships.
 
 pub mod coordinator;
+mod disorder;
 mod epoch_gate;
 mod error;
 mod ids;
@@ -13,10 +14,11 @@ mod records;
 mod time;
 mod window;
 
+pub use disorder::Disorder;
 pub use epoch_gate::EpochGate;
 pub use error::ErrorKind;
 pub use ids::{ClaimId, Epoch, NextOffset, Offset};
-pub use partition_clock::{PartitionClock, WentBack};
+pub use partition_clock::{Delay, PartitionClock, WentBack};
 pub use records::{Claim, Counts, Decision, FORMAT_VERSION, ManifestRef, Position, TopicIdentity};
 pub use time::{EventTime, Frontiers, Watermark};
 pub use window::WindowSpec;

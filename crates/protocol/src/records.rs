@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::disorder::Disorder;
 use crate::ids::{ClaimId, Epoch, NextOffset};
 use crate::time::Watermark;
 
@@ -105,6 +106,9 @@ pub struct Position {
     pub next_offset: NextOffset,
     /// The partition's watermark, if it ever had a record.
     pub watermark: Option<Watermark>,
+    /// How far its records came out of order, where the watermark's delay follows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disorder: Option<Disorder>,
 }
 
 /// Where a snapshot is, and the hash of its manifest.
@@ -190,6 +194,7 @@ mod tests {
                 partition: 0,
                 next_offset: NextOffset(9),
                 watermark: Some(Watermark(i64::MIN)),
+                disorder: None,
             }],
             counts: Counts::default(),
             requests: vec![],

@@ -1,21 +1,39 @@
 //! Event-time windows as arithmetic: which windows and which pane a time belongs to.
 //!
-//! Windows are half-open, `[start, end)`, in milliseconds, aligned to the epoch in UTC or to an offset from it. Overlapping (hopping) windows share
-//! **panes**: slices as long as the slide, each of which belongs to `size / every` windows; a tumbling window is its only pane.
-//! (Li et al., "No pane, no gain", SIGMOD Record 34, 2005.) A pane is named by its start.
+//! Windows are half-open, `[start, end)`, in milliseconds, aligned to the epoch in UTC or to an offset from it. Overlapping windows share
+//! **panes**: slices as long as the distance between their ends. (Li et al., "No pane, no gain", SIGMOD Record 34, 2005.) A pane is
+//! named by its start. There are three kinds:
+//!
+//! ```text
+//! tumbling    |----||----||----|     a window is its only pane
+//! hopping     |----------|           as long as `size`, one every `every`: a pane belongs to `size / every` windows
+//!                  |----------|
+//! cumulative  |----|                 each begins where a period of `size` begins, and they end one `every` after the other:
+//!             |---------|            a pane belongs to those of its period that end after it
+//!             |--------------||----|
+//! ```
 //!
 //! Times outside [`EventTime::MIN`]`..=`[`EventTime::MAX`] never get here, and sizes are at most [`WindowSpec::MAX_SIZE_MS`], so
 //! that nothing here can overflow.
 
 use crate::time::EventTime;
 
-/// Sizes of hopping windows; a tumbling window has `every == size`.
+/// Sizes of windows that are known before any record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WindowSpec {
+    kind: Kind,
     size_ms: i64,
     every_ms: i64,
-    /// Windows start at `offset + n * every`; at least 0, less than `every`.
+    /// Windows start at `offset + n * period`; at least 0, less than the period.
     offset_ms: i64,
+}
+
+/// How windows follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// A tumbling window has `every == size`.
+    Hopping,
+    Cumulative,
 }
 
 impl WindowSpec {
@@ -23,36 +41,54 @@ impl WindowSpec {
     pub const MAX_SIZE_MS: i64 = 1000 * 366 * 86_400_000;
 
     /// Windows of `size_ms` that start every `every_ms`. `None` unless `0 < every ≤ size ≤ MAX` and `every` divides `size`.
-    pub fn new(size_ms: i64, every_ms: i64) -> Option<WindowSpec> {
+    pub fn hopping(size_ms: i64, every_ms: i64) -> Option<WindowSpec> {
         let valid =
             every_ms > 0 && every_ms <= size_ms && size_ms <= Self::MAX_SIZE_MS && size_ms % every_ms == 0;
-        valid.then_some(WindowSpec { size_ms, every_ms, offset_ms: 0 })
+        valid.then_some(WindowSpec { kind: Kind::Hopping, size_ms, every_ms, offset_ms: 0 })
+    }
+
+    /// Windows of up to `size_ms`, of which those of a period start together and end every `every_ms`. `None` as for
+    /// [`hopping`](Self::hopping).
+    pub fn cumulative(size_ms: i64, every_ms: i64) -> Option<WindowSpec> {
+        Self::hopping(size_ms, every_ms).map(|spec| WindowSpec { kind: Kind::Cumulative, ..spec })
     }
 
     /// The same windows, `offset_ms` later (earlier, where it is negative).
     pub fn shifted(self, offset_ms: i64) -> WindowSpec {
-        WindowSpec {
-            offset_ms: (self.offset_ms + offset_ms.rem_euclid(self.every_ms)) % self.every_ms,
-            ..self
-        }
+        let period = self.period_ms();
+        WindowSpec { offset_ms: (self.offset_ms + offset_ms.rem_euclid(period)) % period, ..self }
     }
 
     /// Windows of `size_ms`, one after the other.
     pub fn tumbling(size_ms: i64) -> Option<WindowSpec> {
-        Self::new(size_ms, size_ms)
+        Self::hopping(size_ms, size_ms)
     }
 
-    /// Length of a window, milliseconds.
+    /// Length of a window, of cumulative ones the longest, milliseconds.
     pub fn size_ms(self) -> i64 {
         self.size_ms
     }
 
-    /// Length of a pane, and distance between window starts, milliseconds.
+    /// Length of a pane, and distance between window ends, milliseconds.
     pub fn every_ms(self) -> i64 {
         self.every_ms
     }
 
-    /// How far the first window that starts after 1970 began lies behind that, milliseconds: less than [`every_ms`](Self::every_ms).
+    /// Distance between window starts, milliseconds.
+    pub fn period_ms(self) -> i64 {
+        match self.kind {
+            Kind::Hopping => self.every_ms,
+            Kind::Cumulative => self.size_ms,
+        }
+    }
+
+    /// Whether windows grow within a period.
+    pub fn is_cumulative(self) -> bool {
+        self.kind == Kind::Cumulative
+    }
+
+    /// How far the first window that starts after 1970 began lies behind that, milliseconds: less than
+    /// [`period_ms`](Self::period_ms).
     pub fn offset_ms(self) -> i64 {
         self.offset_ms
     }
@@ -72,6 +108,11 @@ impl WindowSpec {
         ms - (ms - self.offset_ms).rem_euclid(self.every_ms)
     }
 
+    /// Start of the period that holds an instant.
+    fn period_of(self, ms: i64) -> i64 {
+        ms - (ms - self.offset_ms).rem_euclid(self.period_ms())
+    }
+
     /// End of the first window that holds the pane, that is the pane's own end.
     pub fn first_end(self, pane: i64) -> i64 {
         pane + self.every_ms
@@ -79,17 +120,21 @@ impl WindowSpec {
 
     /// End of the last window that holds the pane: with it the pane goes.
     pub fn last_end(self, pane: i64) -> i64 {
-        pane + self.size_ms
+        self.period_of(pane) + self.size_ms
     }
 
     /// Start of the window that ends at `end`.
     pub fn start(self, end: i64) -> i64 {
-        end - self.size_ms
+        match self.kind {
+            Kind::Hopping => end - self.size_ms,
+            Kind::Cumulative => self.period_of(end - 1),
+        }
     }
 
     /// The panes of the window that ends at `end`, in order of time.
     pub fn panes(self, end: i64) -> impl Iterator<Item = i64> {
-        (0..self.size_ms / self.every_ms).map(move |i| end - self.size_ms + i * self.every_ms)
+        let start = self.start(end);
+        (0..(end - start) / self.every_ms).map(move |i| start + i * self.every_ms)
     }
 
     /// The first window end after `frontier` of a window that holds the pane: what fires next because of it.
@@ -117,10 +162,12 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_divide() {
-        assert!(WindowSpec::new(10, 3).is_none());
-        assert!(WindowSpec::new(0, 0).is_none());
-        assert!(WindowSpec::new(5, 10).is_none());
-        assert!(WindowSpec::new(i64::MAX, 1).is_none());
+        for new in [WindowSpec::hopping, WindowSpec::cumulative] {
+            assert!(new(10, 3).is_none());
+            assert!(new(0, 0).is_none());
+            assert!(new(5, 10).is_none());
+            assert!(new(i64::MAX, 1).is_none());
+        }
     }
 
     /// Event times anywhere, and often at the ends of what is possible.
@@ -147,19 +194,32 @@ mod tests {
         #[test]
         fn panes_and_windows_agree(
             t in edges(), every in 1i64..100_000, n in 1i64..20, behind in -3_000_000i64..3_000_000,
-            offset in prop_oneof![Just(0), -200_000i64..200_000],
+            offset in prop_oneof![Just(0), -200_000i64..200_000], cumulative: bool,
         ) {
-            let spec = WindowSpec::new(every * n, every).unwrap().shifted(offset);
-            prop_assert!((0..every).contains(&spec.offset_ms()));
+            let size = every * n;
+            let spec = match cumulative {
+                true => WindowSpec::cumulative(size, every),
+                false => WindowSpec::hopping(size, every),
+            };
+            let spec = spec.unwrap().shifted(offset);
+            prop_assert!((0..spec.period_ms()).contains(&spec.offset_ms()));
             let pane = spec.pane_of(time(t));
             prop_assert!(pane <= t && t < pane + every);
             prop_assert!(spec.is_pane(pane));
             prop_assert!(every == 1 || !spec.is_pane(pane + 1));
-            // By definition: the windows that hold t are those with start <= t < end, start a multiple of `every` behind the offset.
-            let mut ends = vec![];
-            let mut start = (t - offset).div_euclid(every) * every + offset;
-            while start + every * n > t { ends.push(start + every * n); start -= every; }
-            ends.reverse();
+            // By definition: the windows that hold t are those with start <= t < end. Hopping ones start at multiples of `every` behind the
+            // offset; cumulative ones all start at the last multiple of the size.
+            let mut windows = vec![];
+            if cumulative {
+                let start = (t - offset).div_euclid(size) * size + offset;
+                windows.extend((1..=n).map(|i| (start, start + i * every)).filter(|(_, end)| *end > t));
+            } else {
+                let mut start = (t - offset).div_euclid(every) * every + offset;
+                while start + size > t { windows.push((start, start + size)); start -= every; }
+                windows.reverse();
+            }
+            for (start, end) in &windows { prop_assert_eq!(spec.start(*end), *start); }
+            let ends: Vec<i64> = windows.iter().map(|(_, end)| *end).collect();
             prop_assert_eq!(ends[0], spec.first_end(pane));
             prop_assert_eq!(*ends.last().unwrap(), spec.last_end(pane));
             for end in &ends { prop_assert!(spec.panes(*end).any(|p| p == pane)); }

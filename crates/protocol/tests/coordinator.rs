@@ -151,6 +151,7 @@ impl Shell {
                     partition,
                     next_offset: NextOffset(5),
                     watermark: None,
+                    disorder: None,
                 };
                 let positions = (known.len() as i32..self.partitions).map(position).collect();
                 Event::StartResolved { let_go: vec![], positions, topics: vec![] }
@@ -171,6 +172,7 @@ impl Shell {
                     partition: 0,
                     next_offset: NextOffset(self.next_offset),
                     watermark: self.watermark.map(Watermark),
+                    disorder: None,
                     idle: false,
                     finished: self.finished,
                 }],
@@ -659,6 +661,7 @@ fn a_stop_while_an_unchanged_barrier_aligns_ends_at_once() {
         partition: 0,
         next_offset: NextOffset(5),
         watermark: None,
+        disorder: None,
         idle: false,
         finished: false,
     };

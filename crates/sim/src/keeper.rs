@@ -11,7 +11,7 @@ use onceflow_protocol::coordinator::{
 };
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{
-    ClaimId, Decision, Epoch, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
+    ClaimId, Decision, Delay, Epoch, ErrorKind, Frontiers, ManifestRef, NextOffset, PartitionClock, Position,
 };
 
 use crate::engine::EngineTask;
@@ -597,7 +597,7 @@ impl Keeper {
             let clock = PartitionClock::new(
                 position.next_offset,
                 position.watermark,
-                DELAY,
+                Delay::Fixed(DELAY),
                 outside.config.idle_after_ms,
             );
             // A partition that came after the ends were taken is at its end.

@@ -85,6 +85,7 @@ pub fn resolve(known: &[Position], outside: &Outside) -> Event {
             // Only a first start begins at `latest`; a partition that is new to the topic is read whole.
             next_offset: NextOffset(if outside.config.latest && known.is_empty() { end } else { 0 }),
             watermark: None,
+            disorder: None,
         }
     });
     let id = format!("t{}", outside.topic_created);

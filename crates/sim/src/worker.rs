@@ -270,6 +270,7 @@ impl WorkerThread {
             partition: partition.index,
             next_offset: partition.clock.next_offset(),
             watermark: partition.clock.watermark(),
+            disorder: None,
             idle: partition.clock.is_idle(partition.polled_ms),
             finished: partition.is_finished(),
         });

@@ -181,6 +181,7 @@ impl<'d, 'b> World<'d, 'b> {
                 partition,
                 next_offset: NextOffset(position.next_offset.0 + 11),
                 watermark: seen.max(position.watermark),
+                disorder: None,
                 idle: kind & 1 == 1,
                 finished: kind & 6 == 6,
             }

@@ -10,8 +10,8 @@ use onceflow_engine::state::cold::MemoryColdStore;
 use onceflow_engine::state::table::Layout;
 use onceflow_engine::state::window_state::{Origin, WindowState};
 use onceflow_protocol::{
-    ClaimId, Counts, Decision, Epoch, EventTime, FORMAT_VERSION, Frontiers, NextOffset, PartitionClock,
-    Position, Watermark, WindowSpec,
+    ClaimId, Counts, Decision, Delay, Epoch, EventTime, FORMAT_VERSION, Frontiers, NextOffset,
+    PartitionClock, Position, Watermark, WindowSpec,
 };
 
 use super::control::World;
@@ -22,7 +22,9 @@ pub fn target(bytes: &[u8]) {
     let every = draw.integer();
     let size = if draw.byte() < 128 { every.saturating_mul(i64::from(draw.byte())) } else { draw.integer() };
     clock(&mut draw);
-    let Some(spec) = WindowSpec::new(size, every) else {
+    let cumulative = draw.byte() < 64;
+    let new = if cumulative { WindowSpec::cumulative } else { WindowSpec::hopping };
+    let Some(spec) = new(size, every) else {
         let fits = every > 0 && every <= size && size <= WindowSpec::MAX_SIZE_MS && size % every == 0;
         assert!(!fits, "{size} every {every}");
         return;
@@ -37,20 +39,27 @@ pub fn target(bytes: &[u8]) {
 fn arithmetic(spec: WindowSpec, draw: &mut Draw) {
     let (size, every) = (i128::from(spec.size_ms()), i128::from(spec.every_ms()));
     let offset = i128::from(spec.offset_ms());
-    assert!((0..every).contains(&offset));
+    let period = if spec.is_cumulative() { size } else { every };
+    assert!((0..period).contains(&offset));
     let Some(time) = EventTime::new(draw.integer()) else { return };
     let ms = i128::from(time.ms());
     let pane = spec.pane_of(time);
     assert_eq!(i128::from(pane), (ms - offset).div_euclid(every) * every + offset);
     assert_eq!(i128::from(spec.first_end(pane)), i128::from(pane) + every);
-    assert_eq!(i128::from(spec.last_end(pane)), i128::from(pane) + size);
+    // The last window that holds the pane ends with the period, or so long after the pane's start.
+    let last = match spec.is_cumulative() {
+        true => (i128::from(pane) - offset).div_euclid(size) * size + offset + size,
+        false => i128::from(pane) + size,
+    };
+    assert_eq!(i128::from(spec.last_end(pane)), last);
     let frontier = draw.integer();
     let beyond = ((i128::from(frontier) - offset).div_euclid(every) + 1) * every + offset;
     let first = beyond.max(i128::from(pane) + every);
-    let expected = (first <= i128::from(pane) + size).then_some(first);
+    let expected = (first <= last).then_some(first);
     assert_eq!(spec.next_end(pane, frontier).map(i128::from), expected, "{spec:?} {pane} {frontier}");
     if let Some(end) = spec.next_end(pane, frontier) {
-        assert_eq!(i128::from(spec.start(end)), i128::from(end) - size);
+        let start = if spec.is_cumulative() { last } else { i128::from(end) } - size;
+        assert_eq!(i128::from(spec.start(end)), start);
         assert!(size / every > 10_000 || spec.panes(end).any(|other| other == pane));
     }
 }
@@ -58,13 +67,21 @@ fn arithmetic(spec: WindowSpec, draw: &mut Draw) {
 fn clock(draw: &mut Draw) {
     let watermark = (draw.byte() < 128).then(|| Watermark(draw.integer()));
     let idle_after = (draw.byte() < 128).then(|| draw.integer() as u64);
-    let mut clock = PartitionClock::new(NextOffset(draw.integer()), watermark, draw.integer(), idle_after);
+    let delay = match draw.byte() < 192 {
+        true => Delay::Fixed(draw.integer()),
+        false => {
+            let (a, b) = (draw.integer(), draw.integer());
+            Delay::Percentile { cover_ppm: 900_000, min_ms: a.min(b), max_ms: a.max(b) }
+        }
+    };
+    let mut clock = PartitionClock::new(NextOffset(draw.integer()), watermark, delay, idle_after);
     for _ in 0..draw.below(16) {
         let before = clock.clone();
         let to = NextOffset(draw.integer());
         let moved = match draw.below(3) {
             0 => {
                 let max = (draw.byte() < 200).then(|| draw.integer());
+                clock.observe(max.as_slice());
                 let moved = clock.advance(to, max);
                 assert!(moved.is_err() || !clock.is_idle(draw.integer() as u64));
                 moved
@@ -91,6 +108,7 @@ fn epochs(draw: &mut Draw) {
         // What lies beyond is refused before a coordinator sees it.
         next_offset: NextOffset(draw.integer().rem_euclid(Decision::LIMIT as i64)),
         watermark: (draw.byte() < 200).then(|| Watermark(draw.integer())),
+        disorder: None,
     });
     let decision = Decision {
         version: FORMAT_VERSION,

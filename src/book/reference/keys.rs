@@ -8,6 +8,7 @@ use super::settings::SETTINGS;
 /// How a value is written, in a few words.
 fn form(value: &Form, own: &[&Section]) -> String {
     match value {
+        Form::Any => "anything".to_owned(),
         Form::Text | Form::Matching(_) => "text".to_owned(),
         Form::Sql => "SQL".to_owned(),
         Form::Duration => "duration".to_owned(),
@@ -16,7 +17,7 @@ fn form(value: &Form, own: &[&Section]) -> String {
         Form::Number(least, u64::MAX) => format!("number from {least}"),
         Form::Number(least, most) => format!("number from {least} to {most}"),
         Form::Words(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
-        Form::List(item) => format!("list of {}", form(item, own)),
+        Form::List(item) | Form::ListOrNone(item) => format!("list of {}", form(item, own)),
         Form::OneOrMore(item) => format!("{}, or a list", form(item, own)),
         Form::Map(value) => format!("names, each with {}", form(value, own)),
         Form::Section(section) => {

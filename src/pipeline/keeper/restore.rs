@@ -21,6 +21,7 @@ use onceflow_protocol::{Decision, ErrorKind, ManifestRef, PartitionClock, Positi
 
 use super::super::change::{columns, match_steps};
 use super::super::context::{SHARD, SINKS, monotonic_ns};
+use super::super::drift::Drift;
 use super::super::driver::spawn;
 use super::super::manifest::{self, FORMAT_VERSION, Manifest, StepState};
 use super::super::messages::{ToDriver, ToSink};
@@ -250,16 +251,15 @@ impl Keeper {
         let workers = context.settings.workers;
         let mut shares: Vec<Vec<Assigned>> = (0..workers).map(|_| vec![]).collect();
         let mut queues = self.open_readers(positions)?;
+        let of_source = |index: usize| queues.get(&index).map(|(source, _)| *source);
+        let drift = Arc::new(Drift::new((0..positions.len()).map(of_source)));
         for (index, position) in positions.iter().enumerate() {
             let Some((source, queue)) = queues.remove(&index) else { continue };
             let settings = &context.plan.sources[source];
             let idle_after_ms = settings.idle_after.map(|after| after.as_millis() as u64);
-            let clock = PartitionClock::new(
-                position.next_offset,
-                position.watermark,
-                settings.watermark_delay_ms,
-                idle_after_ms,
-            );
+            let clock =
+                PartitionClock::new(position.next_offset, position.watermark, settings.delay, idle_after_ms)
+                    .with_disorder(position.disorder.clone());
             let end = ends.get(&(source, position.topic.clone(), position.partition)).copied();
             let end = end.or(context.settings.until_end.then_some(position.next_offset));
             shares[index % workers].push(Assigned { index, source, queue, clock, end, polled_ms: 0 });
@@ -286,6 +286,7 @@ impl Keeper {
                 keeper: self.own.clone(),
                 driver: self.driver.clone(),
                 load: self.load.clone(),
+                drift: drift.clone(),
                 limits: limits.clone(),
                 state_ids: state_ids.clone(),
             };

@@ -262,7 +262,14 @@ impl Keeper {
                 }
                 let next_offset = NextOffset(start_offset(reader, start, topic, partition)?);
                 let (source, topic) = (source.to_owned(), topic.to_owned());
-                positions.push(Position { source, topic, partition, next_offset, watermark: None });
+                positions.push(Position {
+                    source,
+                    topic,
+                    partition,
+                    next_offset,
+                    watermark: None,
+                    disorder: None,
+                });
             }
         }
         self.topics = self.identities(&topics);

@@ -1,8 +1,11 @@
 //! Aggregates: one call of one function of the allow-list.
 
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
 use datafusion_sql::sqlparser::ast::{
-    DuplicateTreatment, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned,
+    DuplicateTreatment, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, Spanned,
 };
 
 use super::check::AGGREGATES;
@@ -26,13 +29,26 @@ pub struct AggregateCall {
     pub sql: String,
 }
 
-/// The functions, with the name that each has in [`AggregateCall::sql`].
-const FUNCTIONS: &[(&str, AggregateFunction)] = &[
-    ("count", AggregateFunction::Count),
-    ("sum", AggregateFunction::Sum),
-    ("min", AggregateFunction::Min),
-    ("max", AggregateFunction::Max),
-    ("avg", AggregateFunction::Avg),
+/// Most values that `count(distinct …)` and `array_agg` may keep of a group.
+const MAX_LIMIT: u32 = 1_000_000;
+
+/// The functions by their names; where there are several of one, the first is that in [`AggregateCall::sql`]. Those that keep values
+/// get their limit from the call.
+const FUNCTIONS: &[(&[&str], AggregateFunction)] = &[
+    (&["count"], AggregateFunction::Count),
+    (&["sum"], AggregateFunction::Sum),
+    (&["min"], AggregateFunction::Min),
+    (&["max"], AggregateFunction::Max),
+    (&["avg"], AggregateFunction::Avg),
+    (&["bool_and"], AggregateFunction::BoolAnd),
+    (&["bool_or"], AggregateFunction::BoolOr),
+    (&["var_samp", "variance", "var"], AggregateFunction::VarSamp),
+    (&["var_pop"], AggregateFunction::VarPop),
+    (&["stddev_samp", "stddev"], AggregateFunction::StddevSamp),
+    (&["stddev_pop"], AggregateFunction::StddevPop),
+    (&["first_value"], AggregateFunction::First),
+    (&["last_value"], AggregateFunction::Last),
+    (&["array_agg"], AggregateFunction::ArrayAgg { limit: 0 }),
 ];
 
 /// Parses and types an aggregate. As with [`analyze`](super::analyze), an empty list of mistakes means that they have been reported.
@@ -50,85 +66,172 @@ pub fn analyze_aggregate(text: &str, scope: &Scope) -> Result<AggregateCall, Vec
     };
     let at = syntax.range(call.name.span());
     let written = call.name.to_string();
-    let name = written.to_lowercase();
-    let Some((name, function)) = FUNCTIONS.iter().find(|(known, _)| *known == name) else {
-        if AGGREGATES.contains(&name.as_str()) {
-            return Err(vec![Mistake::new(
-                Code::NotYet,
-                at,
-                format!("the aggregate `{written}` is not supported yet"),
-            )]);
+    let lower = written.to_lowercase();
+    let Some((names, function)) = FUNCTIONS.iter().find(|(names, _)| names.contains(&lower.as_str())) else {
+        if AGGREGATES.contains(&lower.as_str()) {
+            let message = format!("the aggregate `{written}` is not supported yet");
+            return Err(vec![Mistake::new(Code::NotYet, at, message)]);
         }
         return Err(vec![not_one_call(&syntax, ast)]);
     };
-    let argument = argument(call, &syntax, &written)?;
-    let argument = match argument {
-        None if *function == AggregateFunction::Count => {
-            return Ok(AggregateCall {
-                function: *function,
-                argument: None,
-                result_type: DataType::Int64,
-                sql: "count(*)".to_owned(),
-            });
-        }
+    let Arguments { argument, distinct, limit } = arguments(call, &syntax, &written)?;
+    let function = with_limit(*function, distinct, limit, &written, at.clone())?;
+    let filter = call.filter.as_deref().map(|filter| condition(filter, &syntax, scope)).transpose()?;
+    let name = names[0];
+    let typed = match argument {
+        Some(argument) => Some(analyze_part(argument, &syntax, scope)?),
+        None if function == AggregateFunction::Count => None,
         None => {
-            return Err(vec![Mistake::new(
-                Code::NotAggregate,
-                at,
-                format!("`{written}` needs one argument"),
-            )]);
+            let message = format!("`{written}` needs one argument");
+            return Err(vec![Mistake::new(Code::NotAggregate, at, message)]);
         }
-        Some(argument) => argument,
     };
-    let typed = analyze_part(argument, &syntax, scope)?;
-    let Some(result_type) = result_type(*function, &typed.data_type) else {
-        let message = format!("`{written}` does not take {}", sql_type(&typed.data_type));
-        return Err(vec![Mistake::new(Code::TypeMismatch, syntax.range_of(argument), message)]);
+    let data_type = typed.as_ref().map_or(DataType::Null, |typed| typed.data_type.clone());
+    let Some(result_type) = result_type(function, &data_type) else {
+        let message = format!("`{written}` does not take {}", sql_type(&data_type));
+        let at = argument.map_or(at, |argument| syntax.range_of(argument));
+        return Err(vec![Mistake::new(Code::TypeMismatch, at, message)]);
     };
-    let sql = format!("{name}({})", typed.sql);
-    Ok(AggregateCall { function: *function, argument: Some(typed), result_type, sql })
+    let mut sql = match (&typed, function) {
+        (None, _) => "count(*)".to_owned(),
+        (Some(typed), AggregateFunction::CountDistinct { limit }) => {
+            format!("{name}(distinct {} limit {limit})", typed.sql)
+        }
+        (Some(typed), AggregateFunction::ArrayAgg { limit }) => {
+            format!("{name}({} limit {limit})", typed.sql)
+        }
+        (Some(typed), _) => format!("{name}({})", typed.sql),
+    };
+    let argument = match filter {
+        None => typed,
+        Some(filter) => {
+            sql += &format!(" filter (where {})", filter.sql);
+            Some(typed.unwrap_or_else(Typed::always).only_where(filter))
+        }
+    };
+    Ok(AggregateCall { function, argument, result_type, sql })
 }
 
 fn not_one_call(syntax: &Syntax, ast: &Ast) -> Mistake {
-    Mistake::new(Code::NotAggregate, syntax.range_of(ast), "an aggregate is one call of count, sum, min, max or avg").hint(
+    let names: Vec<&str> = FUNCTIONS.iter().map(|(names, _)| names[0]).collect();
+    let message = format!("an aggregate is one call of {}", names.join(", "));
+    Mistake::new(Code::NotAggregate, syntax.range_of(ast), message).hint(
         "compute with columns inside of it, `sum(price * quantity)`, and with its result in the `select` of a later step",
     )
 }
 
-/// The argument of the call; `None` for `*`.
-fn argument<'a>(call: &'a Function, syntax: &Syntax, written: &str) -> Result<Option<&'a Ast>, Vec<Mistake>> {
+/// `where` of a `filter`.
+fn condition(filter: &Ast, syntax: &Syntax, scope: &Scope) -> Result<Typed, Vec<Mistake>> {
+    let typed = analyze_part(filter, syntax, scope)?;
+    if typed.data_type != DataType::Boolean {
+        let message = format!("`filter (where …)` must be boolean, this is {}", sql_type(&typed.data_type));
+        return Err(vec![Mistake::new(Code::TypeMismatch, syntax.range_of(filter), message)]);
+    }
+    Ok(typed)
+}
+
+/// What stands between the parentheses of a call.
+struct Arguments<'a> {
+    /// `None` for `*`.
+    argument: Option<&'a Ast>,
+    distinct: bool,
+    limit: Option<&'a Ast>,
+}
+
+fn arguments<'a>(call: &'a Function, syntax: &Syntax, written: &str) -> Result<Arguments<'a>, Vec<Mistake>> {
     let at = syntax.range(call.span());
-    let refuse = |what: &str| {
-        Err(vec![Mistake::new(Code::NotYet, at.clone(), format!("{what} is not supported yet"))])
-    };
+    let mistake = |code, message: String| vec![Mistake::new(code, at.clone(), message)];
     if call.over.is_some() {
         let message =
             "SQL's window functions have no place here: the step's `window` says which rows belong together";
-        return Err(vec![Mistake::new(Code::NotScalar, at, message)]);
+        return Err(mistake(Code::NotScalar, message.to_owned()));
     }
-    if call.filter.is_some() {
-        return refuse("`filter (where …)`");
+    let one_argument = || mistake(Code::NotAggregate, format!("`{written}` needs one argument"));
+    let FunctionArguments::List(list) = &call.args else { return Err(one_argument()) };
+    let mut limit = None;
+    for clause in &list.clauses {
+        match clause {
+            FunctionArgumentClause::Limit(most) => limit = Some(most),
+            _ => {
+                return Err(mistake(
+                    Code::NotYet,
+                    "an order in an aggregate is not supported yet".to_owned(),
+                ));
+            }
+        }
     }
-    let FunctionArguments::List(list) = &call.args else {
-        return Err(vec![Mistake::new(Code::NotAggregate, at, format!("`{written}` needs one argument"))]);
+    if !call.within_group.is_empty() || call.null_treatment.is_some() {
+        return Err(mistake(Code::NotYet, "an order in an aggregate is not supported yet".to_owned()));
+    }
+    let argument = match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] => None,
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(ast))] => Some(ast),
+        _ => return Err(one_argument()),
     };
-    if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
-        return refuse("`distinct` in an aggregate");
-    }
-    if !list.clauses.is_empty() || !call.within_group.is_empty() || call.null_treatment.is_some() {
-        return refuse("an order in an aggregate");
-    }
-    match list.args.as_slice() {
-        [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] => Ok(None),
-        [FunctionArg::Unnamed(FunctionArgExpr::Expr(ast))] => Ok(Some(ast)),
-        _ => Err(vec![Mistake::new(Code::NotAggregate, at, format!("`{written}` needs one argument"))]),
+    let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+    Ok(Arguments { argument, distinct, limit })
+}
+
+/// The function as the call asks for it: with its limit, where it keeps values.
+fn with_limit(
+    function: AggregateFunction,
+    distinct: bool,
+    limit: Option<&Ast>,
+    written: &str,
+    at: std::ops::Range<usize>,
+) -> Result<AggregateFunction, Vec<Mistake>> {
+    use AggregateFunction::{ArrayAgg, Count, CountDistinct};
+    let mistake =
+        |code, message: String, hint: &str| vec![Mistake::new(code, at.clone(), message).hint(hint)];
+    let keeps = match (function, distinct) {
+        (Count, true) => true,
+        (ArrayAgg { .. }, false) => true,
+        (_, true) => {
+            let message = format!("`{written}` does not take `distinct`; only `count` does");
+            return Err(mistake(
+                Code::NotAggregate,
+                message,
+                "min, max, bool_and and bool_or are the same without it",
+            ));
+        }
+        (_, false) => false,
+    };
+    let most = limit
+        .map(|limit| limit.to_string().parse::<u32>().ok().filter(|most| (1..=MAX_LIMIT).contains(most)));
+    match (keeps, most) {
+        (false, None) => Ok(function),
+        (false, Some(_)) => {
+            let message = format!("`{written}` keeps no values: it has no `limit`");
+            Err(mistake(
+                Code::NotAggregate,
+                message,
+                "`count(distinct x limit n)` and `array_agg(x limit n)` have one",
+            ))
+        }
+        (true, Some(Some(limit))) if function == Count => Ok(CountDistinct { limit }),
+        (true, Some(Some(limit))) => Ok(ArrayAgg { limit }),
+        (true, Some(None)) => {
+            let message = format!("a `limit` is a whole number from 1 to {MAX_LIMIT}");
+            Err(mistake(Code::NotAggregate, message, "so many values are kept for each group"))
+        }
+        (true, None) => {
+            let message = format!("`{written}` keeps values, and must say how many of a group at most");
+            let hint = match function {
+                Count => {
+                    "write `count(distinct x limit 10000)`: a group with more has no result, which goes to the dead letters"
+                }
+                _ => "write `array_agg(x limit 100)`: the first by event time",
+            };
+            Err(mistake(Code::NotAggregate, message, hint))
+        }
     }
 }
 
 fn result_type(function: AggregateFunction, argument: &DataType) -> Option<DataType> {
-    use AggregateFunction::{Avg, Count, Max, Min, Sum};
+    use AggregateFunction::*;
     let integer = argument.is_integer();
     let float = argument.is_floating();
+    let decimal = matches!(argument, DataType::Decimal128(..));
     match (function, argument) {
         (Count, _) => Some(DataType::Int64),
         (Sum, _) if integer => Some(DataType::Int64),
@@ -137,7 +240,15 @@ fn result_type(function: AggregateFunction, argument: &DataType) -> Option<DataT
         (Sum, DataType::Decimal128(_, scale)) => Some(DataType::Decimal128(38, *scale)),
         (Avg, DataType::Decimal128(_, scale)) => Some(DataType::Decimal128(38, (*scale + 4).min(38))),
         (Min | Max, DataType::Boolean) => None,
-        (Min | Max, _) => is_scalar(argument).then(|| argument.clone()),
+        (Min | Max | First | Last, _) => is_scalar(argument).then(|| argument.clone()),
         (Sum | Avg, _) => None,
+        (BoolAnd | BoolOr, _) => (*argument == DataType::Boolean).then_some(DataType::Boolean),
+        (VarPop | VarSamp | StddevPop | StddevSamp, _) => {
+            (integer || float || decimal).then_some(DataType::Float64)
+        }
+        (CountDistinct { .. }, _) => is_scalar(argument).then_some(DataType::Int64),
+        (ArrayAgg { .. }, _) => {
+            is_scalar(argument).then(|| DataType::List(Arc::new(Field::new("item", argument.clone(), true))))
+        }
     }
 }

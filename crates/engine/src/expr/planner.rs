@@ -10,7 +10,7 @@ use datafusion_common::{Column, DFSchema, DataFusionError, Result as PlanResult,
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::SimplifyContext;
-use datafusion_expr::{Cast, Expr as Logical, ExprSchemable, Operator};
+use datafusion_expr::{Case, Cast, Expr as Logical, ExprSchemable, Operator};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
@@ -50,6 +50,31 @@ impl Typed {
             sql: format!("\"{}\"", name.replace('"', "\"\"")),
             column: Some(name),
         })
+    }
+
+    /// `true`: what `count(*)` counts where it has a `filter`.
+    pub(super) fn always() -> Typed {
+        Typed {
+            logical: Logical::Literal(ScalarValue::Boolean(Some(true)), None),
+            data_type: DataType::Boolean,
+            nullable: false,
+            columns: BTreeSet::new(),
+            sql: "true".to_owned(),
+            column: None,
+        }
+    }
+
+    /// The same where a condition is true, else NULL.
+    pub(super) fn only_where(self, condition: Typed) -> Typed {
+        let when = vec![(Box::new(condition.logical), Box::new(self.logical))];
+        Typed {
+            logical: Logical::Case(Case::new(None, when, None)),
+            nullable: true,
+            columns: self.columns.into_iter().chain(condition.columns).collect(),
+            sql: format!("case when {} then {} end", condition.sql, self.sql),
+            column: None,
+            ..self
+        }
     }
 
     /// Binds it to a schema that has at least the columns that it names.

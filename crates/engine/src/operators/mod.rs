@@ -2,5 +2,6 @@
 
 pub mod counts;
 pub(crate) mod fate;
+pub(crate) mod order;
 pub(crate) mod rows;
 pub(crate) mod sink;

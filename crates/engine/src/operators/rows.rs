@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+};
+use arrow::compute::{filter, take};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
@@ -60,6 +62,37 @@ pub(crate) fn project(
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
     Ok((Batch { columns, ..rows }, failed))
+}
+
+/// A row for each element of the lists in a column, in their order; and how many rows had none. `schema` has the elements' type there.
+pub(crate) fn unnest(rows: Batch, column: usize, schema: &SchemaRef) -> Result<(Batch, usize), ArrowError> {
+    let lists = rows.columns.column(column);
+    let lists = lists
+        .as_list_opt::<i32>()
+        .ok_or_else(|| ArrowError::InvalidArgumentError("a column to unnest that is no list".into()))?;
+    let (mut of_row, mut elements, mut empty) = (vec![], vec![], 0);
+    for (row, ends) in lists.value_offsets().windows(2).enumerate() {
+        let (start, end) = (ends[0] as u32, ends[1] as u32);
+        if lists.is_null(row) || start == end {
+            empty += 1;
+            continue;
+        }
+        elements.extend(start..end);
+        of_row.extend(std::iter::repeat_n(row as u32, (end - start) as usize));
+    }
+    let (of_row, elements) = (UInt32Array::from(of_row), UInt32Array::from(elements));
+    let columns = rows.columns.columns().iter().enumerate().map(|(i, values)| match i == column {
+        true => take(lists.values(), &elements, None),
+        false => take(values, &of_row, None),
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let origin = rows.origin.as_ref().map(|origin| take(origin, &of_row, None)).transpose()?;
+    let unnested = Batch {
+        columns: RecordBatch::try_new(schema.clone(), columns)?,
+        event_time: Int64Array::from(take(&rows.event_time, &of_row, None)?.to_data()),
+        origin: origin.map(|origin| UInt32Array::from(origin.to_data())),
+    };
+    Ok((unnested, empty))
 }
 
 /// The rows without the undeclared members of these names.

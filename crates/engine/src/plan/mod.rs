@@ -13,6 +13,8 @@
 //! text ([`JSON`](crate::expr::JSON)); `List` with a nullable field `item`, and `Struct`, of any of all these.
 
 mod pattern;
+mod pipeline_test;
+mod time;
 
 pub mod explain;
 
@@ -20,12 +22,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use onceflow_protocol::WindowSpec;
+use onceflow_protocol::{Delay, WindowSpec};
 
 use crate::diagnostics::Secrets;
 use crate::expr::Expr;
 
 pub use pattern::TopicPattern;
+pub use pipeline_test::{Content, Expected, Happening, PipelineTest};
 
 /// A whole pipeline.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub struct Plan {
     pub restart: Restart,
     /// Where state lives.
     pub state: State,
+    /// Its own tests.
+    pub tests: Vec<PipelineTest>,
 }
 
 /// `kafka:`. Printed for debugging it hides the values of properties: any of them may be a secret.
@@ -146,10 +151,12 @@ pub struct Source {
     pub event_time: EventTimeFrom,
     /// How far the event time may be ahead of the Kafka record's timestamp, milliseconds.
     pub max_ahead_ms: Option<i64>,
-    /// How far the watermark stays behind the largest event time, milliseconds.
-    pub watermark_delay_ms: i64,
+    /// How far the watermark stays behind the largest event time.
+    pub delay: Delay,
     /// After how long without records a partition at its end stops counting; `None`: never.
     pub idle_after: Option<Duration>,
+    /// How far a partition may be ahead of the others before it waits for them.
+    pub max_drift: Option<Duration>,
     /// What happens to a record that cannot be decoded or evaluated.
     pub on_error: OnError,
 }
@@ -174,8 +181,9 @@ impl Source {
             schema: schema.into(),
             event_time: EventTimeFrom::Record,
             max_ahead_ms: None,
-            watermark_delay_ms: 0,
+            delay: Delay::Fixed(0),
             idle_after: None,
+            max_drift: None,
             on_error: OnError::Fail,
         }
     }
@@ -309,6 +317,9 @@ pub struct Step {
     pub filter: Option<Expr>,
     /// `select`, or `set` and `unset`, over the input; its schema is [`Step::projected_schema`].
     pub project: Option<Vec<Expr>>,
+    /// The column of [`Step::projected_schema`] whose lists are taken apart: one row for each element, none where there is no list. There is
+    /// no window then.
+    pub unnest: Option<usize>,
     /// Names that are taken out of [`KEPT`], where the rows have it: columns that the step adds, and members that it removes.
     pub removed: Vec<String>,
     /// Schema after `select` or `set` and `unset` (the input's where there is none of them).
@@ -362,6 +373,8 @@ pub struct Aggregate {
     pub name: String,
     /// What its state depends on (the expression and its type), in one canonical spelling.
     pub identity: String,
+    /// The call as it was written, in one canonical spelling.
+    pub sql: String,
     /// Which function.
     pub function: AggregateFunction,
     /// Its argument over the step's projected rows; `None` for `count(*)`.
@@ -385,6 +398,40 @@ pub enum AggregateFunction {
     Max,
     /// Mean: Float64 for integers and doubles, a decimal with four more digits of scale for decimals.
     Avg,
+    /// Whether all values are true. Boolean.
+    BoolAnd,
+    /// Whether a value is true. Boolean.
+    BoolOr,
+    /// Variance of all values. Float64.
+    VarPop,
+    /// Variance of a sample. Float64.
+    VarSamp,
+    /// Standard deviation of all values. Float64.
+    StddevPop,
+    /// Standard deviation of a sample. Float64.
+    StddevSamp,
+    /// The value of the first row by event time, same type.
+    First,
+    /// The value of the last row by event time, same type.
+    Last,
+    /// The values of the first rows by event time, a list.
+    ArrayAgg {
+        /// At most so many.
+        limit: u32,
+    },
+    /// How many different values. Int64.
+    CountDistinct {
+        /// A group with more has no result.
+        limit: u32,
+    },
+}
+
+impl AggregateFunction {
+    /// Whether the result depends on the order of rows.
+    pub fn is_ordered(self) -> bool {
+        use AggregateFunction::{ArrayAgg, First, Last};
+        matches!(self, First | Last | ArrayAgg { .. })
+    }
 }
 
 /// `late:`.

@@ -56,6 +56,7 @@ fn step(name: &str, inputs: Vec<Stream>, input: SchemaRef) -> Step {
         input_schema: input.clone(),
         filter: None,
         project: None,
+        unnest: None,
         removed: vec![],
         projected_schema: input.clone(),
         window: None,
@@ -90,7 +91,7 @@ impl Step {
         columns.extend([("n", DataType::Int64), ("total", DataType::Int64)]);
         self.output_schema = schema(&columns);
         self.window = Some(Window {
-            spec: WindowSpec::new(size_ms, every_ms).unwrap(),
+            spec: WindowSpec::hopping(size_ms, every_ms).unwrap(),
             group_by: by
                 .iter()
                 .map(|name| Group {
@@ -103,6 +104,7 @@ impl Step {
                 Aggregate {
                     name: "n".into(),
                     identity: String::new(),
+                    sql: String::new(),
                     function: AggregateFunction::Count,
                     argument: None,
                     argument_type: DataType::Null,
@@ -111,6 +113,7 @@ impl Step {
                 Aggregate {
                     name: "total".into(),
                     identity: String::new(),
+                    sql: String::new(),
                     function: AggregateFunction::Sum,
                     argument: Some(expr(ident(of), &input, DataType::Int64)),
                     argument_type: DataType::Int64,
@@ -175,6 +178,7 @@ fn plan(sources: Vec<Source>, steps: Vec<Step>, sinks: Vec<Sink>) -> Plan {
         },
         restart: Restart::None,
         state: State { backend: Backend::Memory, dir: "".into(), memory_bytes: 0 },
+        tests: vec![],
     }
 }
 

@@ -8,7 +8,7 @@ use crate::planted::{Planted, is_planted};
 use crate::records::{Counts, Decision, ManifestRef, Position};
 use crate::time::Frontiers;
 
-use super::firing::{Reach, TimeInput, frontier, next_to_fire, source_reach};
+use super::firing::{Pass, Reach, source_reach};
 use super::{
     BarrierReport, Coordinator, Effect, Failure, FiredReport, FrozenReport, KeptSnapshot, Load, Outcome,
     PartitionReport, Phase, SnapshotDraft, Trigger,
@@ -31,7 +31,7 @@ pub(super) struct Checkpoint {
     /// Frontiers that the newest decision's snapshot holds: the workers' own.
     committed_frontiers: Vec<Frontiers>,
     reports: Vec<BarrierReport>,
-    pass: Pass,
+    firing: Firing,
     frozen: Vec<FrozenReport>,
     hold: bool,
     flushed: bool,
@@ -47,13 +47,9 @@ pub(super) struct Checkpoint {
 
 /// The firing pass of one barrier.
 #[derive(Debug, Default)]
-struct Pass {
+struct Firing {
     began_ms: u64,
-    /// The step whose windows fire.
-    step: usize,
-    /// How far the time of the steps before it has got, for those that read them.
-    reaches: Vec<Reach>,
-    last_emitted: Option<i64>,
+    pass: Pass,
     waiting: usize,
     output_bytes: u64,
     fired: bool,
@@ -103,7 +99,7 @@ impl Coordinator {
             return Some(Trigger::Request);
         } else if load.pressure {
             return Some(Trigger::Memory);
-        } else if checkpoint.pass.cut {
+        } else if checkpoint.firing.cut {
             return Some(Trigger::Continuation);
         } else if self.renews() {
             return Some(Trigger::Renewal);
@@ -128,7 +124,8 @@ impl Coordinator {
         self.triggered = false;
         self.checkpoint.triggered_ms = now_ms;
         self.checkpoint.reports.clear();
-        self.checkpoint.pass = Pass { began_ms: now_ms, ..Pass::default() };
+        self.checkpoint.firing =
+            Firing { began_ms: now_ms, pass: Pass::new(self.bounded), ..Firing::default() };
         self.checkpoint.last = self.stopping;
         self.checkpoint.savepoints = std::mem::take(&mut self.savepoints);
         self.enter(Phase::Aligning, now_ms, Some(self.settings.timeout_ms));
@@ -147,6 +144,7 @@ impl Coordinator {
             }
             position.next_offset = partition.next_offset;
             position.watermark = partition.watermark;
+            position.disorder.clone_from(&partition.disorder);
         }
         self.checkpoint.reports.push(report);
         if self.checkpoint.reports.len() == self.settings.workers {
@@ -154,67 +152,45 @@ impl Coordinator {
         }
     }
 
-    /// Fires the next window of the pass, in the order of the steps and of the windows' ends, or closes the epoch.
+    /// Fires the next window of the pass, or closes the epoch.
     fn fire_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        while self.checkpoint.pass.step < self.settings.steps.len() {
-            let step = self.checkpoint.pass.step;
-            let lateness_ms = self.settings.steps[step].lateness_ms;
-            let reach = self.reach(step);
-            let next_ends = self.checkpoint.reports.iter().map(|report| report.next_ends[step]);
-            let next = next_to_fire(next_ends, reach, lateness_ms);
-            let pass = &mut self.checkpoint.pass;
-            if let Some(end) = next {
-                let in_time = now_ms.saturating_sub(pass.began_ms) < self.settings.timeout_ms / 2;
-                if !pass.fired || (in_time && pass.output_bytes < self.settings.max_bytes) {
-                    pass.waiting = self.settings.workers;
-                    pass.last_emitted = Some(end);
-                    pass.fired = true;
-                    self.enter(Phase::Firing, now_ms, Some(self.settings.timeout_ms));
-                    return effects.push(Effect::Fire { step, end });
-                }
-                // A jump of the watermark must not outlast a transaction: what is left fires in the next epoch.
-                pass.cut = true;
-                let so_far = pass.last_emitted.map_or(Reach::Unknown, Reach::At);
-                self.frontiers[step] = frontier(self.frontiers[step], so_far, 0, None);
-                break;
+        let reaches: Vec<Reach> = (0..self.settings.sources.len()).map(|source| self.reach(source)).collect();
+        let Checkpoint { firing, reports, .. } = &mut self.checkpoint;
+        let next_end = |step: usize| reports.iter().filter_map(|report| report.next_ends[step]).min();
+        let next =
+            firing.pass.next(&self.settings.steps, &mut self.frontiers, |source| reaches[source], next_end);
+        if let Some((step, end)) = next {
+            let in_time = now_ms.saturating_sub(firing.began_ms) < self.settings.timeout_ms / 2;
+            if !firing.fired || (in_time && firing.output_bytes < self.settings.max_bytes) {
+                firing.pass.fire(end);
+                firing.waiting = self.settings.workers;
+                firing.fired = true;
+                self.enter(Phase::Firing, now_ms, Some(self.settings.timeout_ms));
+                return effects.push(Effect::Fire { step, end });
             }
-            self.frontiers[step] = frontier(self.frontiers[step], reach, lateness_ms, pass.last_emitted);
-            let purged = self.frontiers[step].purged;
-            pass.reaches.push(if reach == Reach::End { Reach::End } else { Reach::At(purged) });
-            pass.step += 1;
-            pass.last_emitted = None;
+            // A jump of the watermark must not outlast a transaction: what is left fires in the next epoch.
+            firing.cut = true;
+            firing.pass.cut(&mut self.frontiers);
         }
         self.close_epoch(now_ms, effects);
     }
 
-    /// The smallest watermark of what the step reads.
-    fn reach(&self, step: usize) -> Reach {
-        let inputs = self.settings.steps[step].inputs.iter();
-        let reaches = inputs.map(|input| match input {
-            TimeInput::Step(step) => self.checkpoint.pass.reaches[*step],
-            TimeInput::Source(source) => {
-                let name = &self.settings.sources[*source];
-                let of_source =
-                    |report: &&PartitionReport| &self.start.positions[report.partition].source == name;
-                source_reach(self.checkpoint.partitions().filter(of_source))
-            }
-        });
-        match reaches.min() {
-            // Topics that are away, or none that match a pattern: nothing has ended.
-            None | Some(Reach::End) if !self.bounded => Reach::Unknown,
-            reach => reach.unwrap_or(Reach::Unknown),
-        }
+    /// How far the time of a source has got.
+    fn reach(&self, source: usize) -> Reach {
+        let name = &self.settings.sources[source];
+        let of_source = |report: &&PartitionReport| &self.start.positions[report.partition].source == name;
+        source_reach(self.checkpoint.partitions().filter(of_source))
     }
 
     pub(super) fn fired(&mut self, now_ms: u64, report: FiredReport, effects: &mut Vec<Effect>) {
-        self.checkpoint.pass.output_bytes += report.output_bytes;
+        self.checkpoint.firing.output_bytes += report.output_bytes;
         if let Some(of_worker) =
             self.checkpoint.reports.iter_mut().find(|other| other.worker == report.worker)
         {
             of_worker.next_ends = report.next_ends;
         }
-        self.checkpoint.pass.waiting -= 1;
-        if self.checkpoint.pass.waiting == 0 {
+        self.checkpoint.firing.waiting -= 1;
+        if self.checkpoint.firing.waiting == 0 {
             self.fire_next(now_ms, effects);
         }
     }
@@ -226,7 +202,7 @@ impl Coordinator {
         let moved = |(now, then): (&Position, &Position)| now.next_offset != then.next_offset;
         let positions = self.start.positions.iter().zip(&self.checkpoint.committed);
         let frontiers_moved = self.frontiers != self.checkpoint.committed_frontiers;
-        if !self.checkpoint.pass.fired && !frontiers_moved && !positions.into_iter().any(moved) {
+        if !self.checkpoint.firing.fired && !frontiers_moved && !positions.into_iter().any(moved) {
             // What is committed is all there is.
             self.make_savepoints(effects);
             // All workers stand still: a stop that came since the barrier has nothing to wait for either.
@@ -255,7 +231,7 @@ impl Coordinator {
 
     /// Whether nothing is left to do after this barrier.
     fn is_over(&self) -> bool {
-        let complete = self.bounded && self.checkpoint.all_finished() && !self.checkpoint.pass.cut;
+        let complete = self.bounded && self.checkpoint.all_finished() && !self.checkpoint.firing.cut;
         self.checkpoint.last || complete
     }
 

@@ -1,5 +1,6 @@
 //! What the coordinator hears and what it asks for: closed sets, one effect ↔ one answer.
 
+use crate::disorder::Disorder;
 use crate::error::ErrorKind;
 use crate::ids::{ClaimId, Epoch, NextOffset};
 use crate::records::{Claim, Counts, Decision, ManifestRef, Position, TopicIdentity};
@@ -210,7 +211,7 @@ pub struct BarrierReport {
 }
 
 /// One partition at the barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionReport {
     /// Index into the run's positions.
     pub partition: usize,
@@ -218,6 +219,8 @@ pub struct PartitionReport {
     pub next_offset: NextOffset,
     /// Watermark.
     pub watermark: Option<Watermark>,
+    /// The disorder that was observed, where the watermark's delay follows it.
+    pub disorder: Option<Disorder>,
     /// At its end and silent for long enough not to count.
     pub idle: bool,
     /// At the end of a bounded run.

@@ -59,30 +59,89 @@ pub fn source_reach<'a>(partitions: impl Iterator<Item = &'a PartitionReport>) -
     }
 }
 
+/// The windows of one barrier, in the order in which they fire: steps in their order, the windows of each in the order of their ends.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// Whether the run is a bounded one, in which everything fires once nothing is left to read.
+    bounded: bool,
+    /// The step whose windows fire.
+    step: usize,
+    /// How far the time of the steps before it has got, for those that read them.
+    reaches: Vec<Reach>,
+    /// End of the last window of the step that fired in this pass.
+    last_fired: Option<i64>,
+}
+
+impl Pass {
+    /// A pass of a bounded run, or of one that goes on.
+    pub fn new(bounded: bool) -> Pass {
+        Pass { bounded, ..Pass::default() }
+    }
+
+    /// The step and the end of the window to fire next, if there is one left. Steps that have none left are behind then, with their
+    /// frontiers moved. `source`: how far the time of a source has got. `next_end`: the smallest end of a window of a step that has
+    /// something to emit and has not fired.
+    pub fn next(
+        &mut self,
+        steps: &[WindowedStep],
+        frontiers: &mut [Frontiers],
+        source: impl Fn(usize) -> Reach,
+        next_end: impl Fn(usize) -> Option<i64>,
+    ) -> Option<(usize, i64)> {
+        while let Some(step) = steps.get(self.step) {
+            let reaches = step.inputs.iter().map(|input| match input {
+                TimeInput::Step(step) => self.reaches[*step],
+                TimeInput::Source(number) => source(*number),
+            });
+            let reach = match reaches.min() {
+                // Topics that are away, or none that match a pattern: nothing has ended.
+                None | Some(Reach::End) if !self.bounded => Reach::Unknown,
+                reach => reach.unwrap_or(Reach::Unknown),
+            };
+            if let Some(end) = next_to_fire(next_end(self.step), reach, step.lateness_ms) {
+                return Some((self.step, end));
+            }
+            let own = &mut frontiers[self.step];
+            *own = frontier(*own, reach, step.lateness_ms, self.last_fired);
+            self.reaches.push(if reach == Reach::End { Reach::End } else { Reach::At(own.purged) });
+            self.step += 1;
+            self.last_fired = None;
+        }
+        None
+    }
+
+    /// The window that [`next`](Self::next) named is to fire.
+    pub fn fire(&mut self, end: i64) {
+        self.last_fired = Some(end);
+    }
+
+    /// The pass stops before its end: the frontier of the step under way is the last window that has fired.
+    pub fn cut(&self, frontiers: &mut [Frontiers]) {
+        if let (Some(own), Some(end)) = (frontiers.get_mut(self.step), self.last_fired) {
+            *own = frontier(*own, Reach::At(end), 0, None);
+        }
+    }
+}
+
 /// The frontier that a step moves to: never back.
-pub fn frontier(current: Frontiers, reach: Reach, lateness_ms: i64, last_emitted: Option<i64>) -> Frontiers {
+fn frontier(current: Frontiers, reach: Reach, lateness_ms: i64, last_fired: Option<i64>) -> Frontiers {
     let to = match reach {
         Reach::Unknown => current.purged,
         Reach::At(watermark) => watermark.saturating_sub(lateness_ms),
-        // At the end of a bounded run it is the last emitted window's end, not infinity: later runs go on from there.
-        Reach::End => last_emitted.unwrap_or(current.purged),
+        // At the end of a bounded run it is the last fired window's end, not infinity: later runs go on from there.
+        Reach::End => last_fired.unwrap_or(current.purged),
     };
     let to = to.max(current.purged);
     Frontiers { fired: to.max(current.fired), purged: to }
 }
 
-/// The window end to fire next, if any may: the smallest of the workers', at or before the limit that the reach sets.
-pub fn next_to_fire(
-    next_ends: impl Iterator<Item = Option<i64>>,
-    reach: Reach,
-    lateness_ms: i64,
-) -> Option<i64> {
-    let end = next_ends.flatten().min()?;
-    match reach {
-        Reach::Unknown => None,
-        Reach::At(watermark) => (end <= watermark.saturating_sub(lateness_ms)).then_some(end),
-        Reach::End => Some(end),
-    }
+/// The window end, if it may fire: at or before the limit that the reach sets.
+fn next_to_fire(next_end: Option<i64>, reach: Reach, lateness_ms: i64) -> Option<i64> {
+    next_end.filter(|end| match reach {
+        Reach::Unknown => false,
+        Reach::At(watermark) => *end <= watermark.saturating_sub(lateness_ms),
+        Reach::End => true,
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +152,14 @@ mod tests {
 
     fn partition(watermark: Option<i64>, idle: bool, finished: bool) -> PartitionReport {
         let watermark = watermark.map(Watermark);
-        PartitionReport { partition: 0, next_offset: NextOffset(0), watermark, idle, finished }
+        PartitionReport {
+            partition: 0,
+            next_offset: NextOffset(0),
+            watermark,
+            disorder: None,
+            idle,
+            finished,
+        }
     }
 
     #[test]
@@ -134,10 +200,41 @@ mod tests {
 
     #[test]
     fn a_window_fires_once_the_watermark_has_passed_its_end_and_the_lateness() {
-        let ends = || [Some(60), None, Some(120)].into_iter();
-        assert_eq!(next_to_fire(ends(), Reach::At(69), 10), None);
-        assert_eq!(next_to_fire(ends(), Reach::At(70), 10), Some(60));
-        assert_eq!(next_to_fire(ends(), Reach::End, 10), Some(60));
-        assert_eq!(next_to_fire(ends(), Reach::Unknown, 10), None);
+        assert_eq!(next_to_fire(Some(60), Reach::At(69), 10), None);
+        assert_eq!(next_to_fire(Some(60), Reach::At(70), 10), Some(60));
+        assert_eq!(next_to_fire(Some(60), Reach::End, 10), Some(60));
+        assert_eq!(next_to_fire(Some(60), Reach::Unknown, 10), None);
+        assert_eq!(next_to_fire(None, Reach::End, 10), None);
+    }
+
+    #[test]
+    fn a_pass_fires_chained_steps_in_order_and_may_stop_early() {
+        let steps = [
+            WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 0 },
+            WindowedStep { inputs: vec![TimeInput::Step(0)], lateness_ms: 0 },
+        ];
+        // What has been fired of each step: windows of 10 below windows of 20.
+        let run = |most: usize| {
+            let mut fired: [Vec<i64>; 2] = [vec![], vec![]];
+            let mut frontiers = [Frontiers::START; 2];
+            let mut pass = Pass::default();
+            for _ in 0..most {
+                let next_end = |step: usize| {
+                    let every = [10, 20][step];
+                    let next = fired[step].last().map_or(every, |end| end + every);
+                    Some(next).filter(|end| *end <= 40)
+                };
+                let Some((step, end)) = pass.next(&steps, &mut frontiers, |_| Reach::At(35), next_end) else {
+                    return (fired, frontiers);
+                };
+                pass.fire(end);
+                fired[step].push(end);
+            }
+            pass.cut(&mut frontiers);
+            (fired, frontiers)
+        };
+        let at = |instant| Frontiers { fired: instant, purged: instant };
+        assert_eq!(run(9), ([vec![10, 20, 30], vec![20]], [at(35), at(35)]));
+        assert_eq!(run(2), ([vec![10, 20], vec![]], [at(20), Frontiers::START]));
     }
 }

@@ -115,6 +115,7 @@ pub(super) fn build(
         checkpoint,
         restart,
         state,
+        tests: vec![],
     })
 }
 
@@ -250,8 +251,9 @@ fn source(i: usize, spec: &Spec, streams: &Streams, used: &Used) -> Source {
             .get()
             .and_then(|event_time| event_time.max_ahead)
             .map(|ahead| ahead.as_millis() as i64),
-        watermark_delay_ms: source.delay.map_or(0, |delay| delay.as_millis() as i64),
+        delay: source.delay,
         idle_after: source.idle_after,
+        max_drift: source.max_drift,
         on_error: streams.sources[i].on_error,
     }
 }
@@ -264,8 +266,9 @@ fn above(i: usize, graph: &Graph, streams: &Streams, spec: &Spec) -> String {
     if let Some(filter) = &step.filter {
         let _ = writeln!(text, "where {}", filter.sql);
     }
+    let verb = if step.unnest.is_some() { "unnest" } else { "select" };
     for column in step.project.iter().flatten().filter(|column| !column.through) {
-        let _ = writeln!(text, "select {:?} = {}", column.name, column.typed.sql);
+        let _ = writeln!(text, "{verb} {:?} = {}", column.name, column.typed.sql);
     }
     for input in graph.inputs[i].iter().flatten() {
         match *input {
@@ -323,8 +326,9 @@ fn step(
             (Some(exprs), Arc::new(Schema::new(fields)))
         }
     };
+    let unnest = analyzed.unnest.as_ref().and_then(|name| projected_schema.index_of(name).ok());
     let (window, output_schema) = match &analyzed.window {
-        None => (None, Arc::clone(&projected_schema)),
+        None => (None, unnested(&projected_schema, unnest)),
         Some(window) => {
             let output_schema = analyzed.output.schema(|_| true);
             (Some(build_window(window, &projected_schema, &output_schema, above)?), output_schema)
@@ -337,12 +341,23 @@ fn step(
         filter: bind(analyzed.filter.as_ref(), &input_schema)?,
         input_schema,
         project,
+        unnest,
         removed,
         projected_schema,
         window,
         output_schema,
         on_error: analyzed.input.on_error,
     })
+}
+
+/// The schema with elements in the place of a column's lists.
+fn unnested(schema: &SchemaRef, column: Option<usize>) -> SchemaRef {
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    let Some(field) = column.and_then(|column| fields.get_mut(column)) else { return Arc::clone(schema) };
+    if let DataType::List(item) = field.data_type() {
+        *field = Arc::new(Field::new(field.name(), item.data_type().clone(), true));
+    }
+    Arc::new(Schema::new(fields))
 }
 
 /// What is late has the columns that come to the window, but for the metadata that the window reads beside them.
@@ -376,6 +391,7 @@ fn build_window(
         Ok(Aggregate {
             name: name.clone(),
             identity: AnalyzedWindow::aggregate_identity(call),
+            sql: call.sql.clone(),
             function: call.function,
             argument: bind(call.argument.as_ref(), input)?,
             argument_type: call.argument.as_ref().map_or(DataType::Null, |typed| typed.data_type.clone()),

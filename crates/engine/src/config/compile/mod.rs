@@ -7,6 +7,7 @@
 
 mod build;
 mod graph;
+mod pipeline_tests;
 mod settings;
 mod sinks;
 mod streams;
@@ -26,10 +27,12 @@ pub fn compile(spec: &Spec, defaults: &Defaults, found: &mut Vec<Diagnostic>) ->
     let streams = streams::analyze(spec, &graph, dead_letter, found);
     let sinks = sinks::analyze(spec, &graph, &streams, found);
     graph::check_topics(spec, found);
+    let tests = pipeline_tests::compile(spec, found);
     if !found.is_empty() {
         return None;
     }
-    build::build(spec, settings?, graph, streams, sinks, found)
+    let plan = build::build(spec, settings?, graph, streams, sinks, found)?;
+    Some(Plan { tests, ..plan })
 }
 
 /// Whether there is a dead letter topic, as far as that can be said.

@@ -59,6 +59,8 @@ impl Shape {
 pub(super) struct AnalyzedStep {
     pub filter: Option<Typed>,
     pub project: Option<Vec<Projected>>,
+    /// The column of `project` whose lists are taken apart.
+    pub unnest: Option<String>,
     /// Names that are taken out of the undeclared members.
     pub removed: Vec<String>,
     pub window: Option<AnalyzedWindow>,
@@ -317,6 +319,10 @@ fn analyze_step(
     let unknown = || Shape { scope: Shape::unknown().scope, ..input.clone() };
     let mut removed = vec![];
     let (project, projected) = match (&step.select, &step.set, &step.unset) {
+        _ if !matches!(step.unnest, Part::Absent) => match &step.unnest {
+            Part::Is(named) => unnest(named, &input, &mut removed, found),
+            Part::Absent | Part::Invalid => (None, unknown()),
+        },
         (Part::Absent, Part::Absent, Part::Absent) => (None, input.clone()),
         (Part::Invalid, ..) | (_, Part::Invalid, _) | (.., Part::Invalid) => (None, unknown()),
         (Part::Is(named), ..) => {
@@ -356,7 +362,8 @@ fn analyze_step(
             (Some(window), shape)
         }
     };
-    AnalyzedStep { filter, project, removed, window, input, projected, output }
+    let unnest = step.unnest.get().map(|named| named.name.value.clone());
+    AnalyzedStep { filter, project, unnest, removed, window, input, projected, output }
 }
 
 fn window_span(step: &Step) -> Span {
@@ -457,6 +464,35 @@ fn select(named: &[Named], input: &Shape, found: &mut Vec<Diagnostic>) -> (Vec<P
     let origin = origin_after(&project, &input.origin);
     let tombstones = input.tombstones.clone();
     (project, Shape { scope, origin, on_error: input.on_error, kept: false, tombstones })
+}
+
+/// `unnest`: the columns as they are, and beside them or in the place of one of them the elements of a list.
+fn unnest(
+    named: &Named,
+    input: &Shape,
+    removed: &mut Vec<String>,
+    found: &mut Vec<Diagnostic>,
+) -> (Option<Vec<Projected>>, Shape) {
+    let (project, mut shape) = change(std::slice::from_ref(named), &[], input, found);
+    let column = shape.scope.columns.iter_mut().find(|column| column.name == named.name.value);
+    if let Some(column) = column {
+        match &column.data_type {
+            Some(DataType::List(item)) => {
+                (column.data_type, column.nullable) = (Some(item.data_type().clone()), true);
+            }
+            Some(other) => {
+                let message = format!("`unnest` takes a list apart, this is {}", sql_type(other));
+                let span = named.sql.as_ref().map_or(named.name.span, |sql| sql.span);
+                found.push(Diagnostic::new(Code::TypeMismatch, span, message));
+                column.data_type = None;
+            }
+            None => {}
+        }
+    }
+    if input.kept && input.scope.get(&named.name.value).is_none() {
+        removed.push(named.name.value.clone());
+    }
+    (Some(project), shape)
 }
 
 /// `set` and `unset`: expressions see the columns as they came in, and what neither names goes through.

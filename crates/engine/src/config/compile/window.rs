@@ -41,7 +41,8 @@ impl AnalyzedWindow {
         let mut text = String::new();
         // Writing to a string cannot fail.
         if let Some(spec) = self.spec {
-            let _ = write!(text, "window {} every {}", spec.size_ms(), spec.every_ms());
+            let kind = if spec.is_cumulative() { "cumulative " } else { "" };
+            let _ = write!(text, "{kind}window {} every {}", spec.size_ms(), spec.every_ms());
             if spec.offset_ms() != 0 {
                 let _ = write!(text, " offset {}", spec.offset_ms());
             }

@@ -60,6 +60,7 @@ fn property(key: &Key) -> Value {
 
 fn form(form_: &Form) -> Value {
     match form_ {
+        Form::Any => json!({}),
         Form::Text | Form::Sql => json!({ "type": ["string", "number", "boolean"] }),
         Form::Matching(pattern) => text(pattern),
         Form::Duration => text(r"^[0-9]+\s*(ms|s|m|h|d)$"),
@@ -79,6 +80,7 @@ fn form(form_: &Form) -> Value {
             json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": VARIABLE }] })
         }
         Form::List(item) => json!({ "type": "array", "minItems": 1, "items": form(item) }),
+        Form::ListOrNone(item) => json!({ "type": "array", "items": form(item) }),
         Form::OneOrMore(item) => {
             let list = json!({ "type": "array", "minItems": 1, "items": form(item) });
             json!({ "anyOf": [form(item), list] })

@@ -46,6 +46,8 @@ pub struct Key {
 /// The form of a value. Wherever a text, a number or a word may stand, so may a `${VARIABLE}`.
 #[derive(Debug)]
 pub enum Form {
+    /// Anything: a text, a number, a list, a map.
+    Any,
     /// A text.
     Text,
     /// A text of which a regular expression says more.
@@ -62,8 +64,10 @@ pub enum Form {
     Number(u64, u64),
     /// One of these words.
     Words(&'static [&'static str]),
-    /// A list of one form.
+    /// A list of one form, with at least one item.
     List(&'static Form),
+    /// The same, perhaps empty.
+    ListOrNone(&'static Form),
     /// One of a form, or a list of them.
     OneOrMore(&'static Form),
     /// Names of the user's own, each with a value.
@@ -122,7 +126,9 @@ impl Form {
     fn gather(&'static self, all: &mut Vec<&'static Section>) {
         match self {
             Form::Section(section) => section.gather(all),
-            Form::List(form) | Form::OneOrMore(form) | Form::Map(form) => form.gather(all),
+            Form::List(form) | Form::ListOrNone(form) | Form::OneOrMore(form) | Form::Map(form) => {
+                form.gather(all)
+            }
             Form::Either(forms) => forms.iter().for_each(|form| form.gather(all)),
             _ => {}
         }

@@ -1,8 +1,8 @@
 //! Every section of a pipeline file.
 
 use super::Form::{
-    Duration, Either, List, Map, Matching, Number, OneOrMore, Section as Of, SignedDuration, Size, Sql, Text,
-    Words,
+    Any, Duration, Either, List, ListOrNone, Map, Matching, Number, OneOrMore, Section as Of, SignedDuration,
+    Size, Sql, Text, Words,
 };
 use super::{Key, Section};
 
@@ -33,6 +33,7 @@ pub static PIPELINE: Section = Section {
         Key::new("checkpoint", Of(&CHECKPOINT), "When a checkpoint is taken, and where it is kept."),
         Key::new("restart", Either(&[Of(&EXPONENTIAL), Of(&FIXED), Of(&FAILURE_RATE), Of(&NO_RESTART)]), "What happens after a failure that may go away by itself."),
         Key::new("state", Of(&STATE), "Where the state of open windows lives."),
+        Key::new("tests", Map(&Of(&TEST)), "The pipeline's own tests, by name: `onceflow test` runs them."),
     ],
 };
 
@@ -212,6 +213,23 @@ static WATERMARK: Section = Section {
     one_of: &[],
     keys: &[
         Key::new("delay", Duration, "How far records may be out of order.").default("0s"),
+        Key::new("ascending", Words(&["true"]), "Event times never go back within a partition: no delay."),
+        Key::new(
+            "percentile",
+            Matching(r"^[5-9][0-9](\.[0-9]{1,4})?$"),
+            "In place of `delay`: it follows how far records are out of order, so that so many of a hundred are in time.",
+        )
+        .needs(&["max"]),
+        Key::new("min", Duration, "The shortest delay of a `percentile`.").default("0s").needs(&["percentile"]),
+        Key::new("max", Duration, "The longest delay of a `percentile`, and its delay until enough records are seen.")
+            .needs(&["percentile"]),
+        Key::new(
+            "max_drift",
+            Duration,
+            "How far a partition may be ahead of the others of its source before it waits for them.",
+        )
+        .default("any")
+        .needs(&["idle_after"]),
         Key::new(
             "idle_after",
             Duration,
@@ -236,6 +254,11 @@ static STEP: Section = Section {
         Key::new("select", Map(&Sql), "Replaces all columns by these."),
         Key::new("set", Map(&Sql), "Adds columns or replaces them, and keeps the rest."),
         Key::new("unset", OneOrMore(&Text), "Removes columns, and keeps the rest."),
+        Key::new(
+            "unnest",
+            Either(&[Sql, Map(&Sql)]),
+            "A row for each element of a list: `items`, or `{ item: items }`, which names the column that an element goes to.",
+        ),
         Key::new(
             "window",
             Of(&WINDOW),
@@ -276,8 +299,17 @@ static WINDOW: Section = Section {
         Key::new("tumbling", Duration, "One window after the other, each this long."),
         Key::new("hopping", Duration, "Windows of this length, a new one `every` so often.")
             .needs(&["every"]),
-        Key::new("every", Duration, "How often a hopping window begins; it divides the length.")
-            .needs(&["hopping"]),
+        Key::new(
+            "cumulative",
+            Duration,
+            "Windows that begin together so often, and end one `every` after the other.",
+        )
+        .needs(&["every"]),
+        Key::new(
+            "every",
+            Duration,
+            "How often a hopping window begins, or a cumulative one ends; it divides the length.",
+        ),
         Key::new("offset", SignedDuration, "Shifts all windows: with `8h` days begin at 08:00 UTC.")
             .default("0s"),
     ],
@@ -456,5 +488,89 @@ static STATE: Section = Section {
         )
         .default("/var/lib/onceflow/state"),
         Key::new("memory", Size, "The budget of state, held output and caches.").default("256MiB"),
+    ],
+};
+
+static TEST: Section = Section {
+    id: "test",
+    what: "a test",
+    one_of: &[],
+    keys: &[
+        Key::new(
+            "input",
+            List(&Either(&[Words(&["checkpoint", "crash", "end"]), Of(&HAPPENING), Of(&GIVEN)])),
+            "What happens, in order: records, checkpoints (windows close), crashes, and the end of a bounded run.",
+        )
+        .required(),
+        Key::new("output", Map(&ListOrNone(&Of(&WRITTEN))), "What sinks write, by name: these records and no others."),
+        Key::new("dead_letters", ListOrNone(&Of(&LETTER)), "The dead letters: these and no others.").default("none"),
+    ],
+};
+
+static HAPPENING: Section = Section {
+    id: "happening",
+    what: "what happens",
+    one_of: &[&["wait"], &["watermark"]],
+    keys: &[
+        Key::new("wait", Duration, "So much time passes without records."),
+        Key::new(
+            "watermark",
+            Text,
+            "A checkpoint at which every source's watermark is this, whatever was read.",
+        ),
+    ],
+};
+
+static GIVEN: Section = Section {
+    id: "given_record",
+    what: "a record",
+    one_of: &[],
+    keys: &[
+        Key::new("source", Text, "The source.").default("the only one"),
+        Key::new("topic", Text, "The topic.").default("the source's first"),
+        Key::new("partition", Number(0, i32::MAX as u64), "The partition.").default("0"),
+        Key::new(
+            "timestamp",
+            Text,
+            "The Kafka record's timestamp: `2026-01-01T00:00:00Z`, or milliseconds since 1970.",
+        )
+        .default("1"),
+        Key::new("key", Any, "The record's key; a map is JSON.").default("null"),
+        Key::new("value", Any, "The record's value; a map is JSON, a text is itself.").required(),
+        Key::new("headers", Map(&Text), "The record's headers."),
+    ],
+};
+
+static WRITTEN: Section = Section {
+    id: "written_record",
+    what: "a written record",
+    one_of: &[],
+    keys: &[
+        Key::new("value", Any, "Its value; a map is compared as JSON, numbers by their worth.")
+            .default("anything"),
+        Key::new("key", Any, "Its key, in the same way.").default("anything"),
+        Key::new("timestamp", Text, "Its timestamp.").default("anything"),
+        Key::new("topic", Text, "Its topic.").default("anything"),
+        Key::new("partition", Number(0, i32::MAX as u64), "Its partition, where the sink says one.")
+            .default("anything"),
+        Key::new("headers", Map(&Text), "Headers that it has among others."),
+    ],
+};
+
+static LETTER: Section = Section {
+    id: "expected_letter",
+    what: "a dead letter",
+    one_of: &[],
+    keys: &[
+        Key::new("value", Any, "Its value; a map is compared as JSON, numbers by their worth.")
+            .default("anything"),
+        Key::new("key", Any, "Its key, in the same way.").default("anything"),
+        Key::new(
+            "reason",
+            Words(&["decode", "ahead", "tombstone", "evaluate", "late", "overflow", "encode", "refused"]),
+            "Why it is one.",
+        )
+        .default("anything"),
+        Key::new("step", Text, "The source, step or sink where it became one.").default("anything"),
     ],
 };

@@ -14,10 +14,9 @@ use crate::config::spec::{self, heard};
 
 /// Keys that the readers know only to say that they come later, or why they never will.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("a pipeline", &["schema_registry", "tests"]),
-    ("`watermark`", &["ascending", "percentile", "min", "max", "max_drift"]),
-    ("a step", &["unnest", "join", "deduplicate", "sql"]),
-    ("`window`", &["session", "cumulative"]),
+    ("a pipeline", &["schema_registry"]),
+    ("a step", &["join", "deduplicate", "sql"]),
+    ("`window`", &["session"]),
     ("a sink", &["subject", "register", "kafka"]),
     ("`checkpoint`", &["compression"]),
     ("`state`", &["rocksdb"]),
@@ -123,6 +122,7 @@ fn gather_words(form: &'static Form, words: &mut BTreeSet<&'static str>) {
     match form {
         Form::Words(own) => words.extend(*own),
         Form::Either(forms) => forms.iter().for_each(|form| gather_words(form, words)),
+        Form::List(form) => gather_words(form, words),
         _ => {}
     }
 }

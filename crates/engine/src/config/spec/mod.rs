@@ -7,6 +7,7 @@
 mod fields;
 #[cfg(test)]
 pub(super) mod heard;
+mod pipeline_tests;
 mod settings;
 mod sinks;
 mod sources;
@@ -18,13 +19,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use onceflow_protocol::WindowSpec;
+use onceflow_protocol::{Delay, WindowSpec};
 
 use super::document::{Node, Scalar};
 use crate::diagnostics::{Diagnostic, Span};
+use crate::message::OwnedMessage;
 use crate::plan::{
-    Backend, CreateTopic, Format, Ids, Late, OnError, SinkValue, Start, Tombstones, TopicPattern,
-    UnknownFields,
+    Backend, CreateTopic, Expected, Format, Happening, Ids, Late, OnError, SinkValue, Start, Tombstones,
+    TopicPattern, UnknownFields,
 };
 
 pub(super) use fields::Fields;
@@ -104,6 +106,8 @@ pub struct Spec {
     pub restart: Option<Spanned<Restart>>,
     /// `state`.
     pub state: State,
+    /// `tests`.
+    pub tests: Vec<PipelineTest>,
 }
 
 /// `kafka`: what the file or the daemon's defaults say of it. Printed for debugging it hides the values of properties.
@@ -193,10 +197,12 @@ pub struct Source {
     pub schema: Option<Vec<Column>>,
     /// `event_time`.
     pub event_time: Part<EventTime>,
-    /// `watermark.delay`.
-    pub delay: Option<Duration>,
+    /// `watermark.delay`, or what stands in its place.
+    pub delay: Delay,
     /// `watermark.idle_after`.
     pub idle_after: Option<Duration>,
+    /// `watermark.max_drift`.
+    pub max_drift: Option<Duration>,
     /// `on_error`.
     pub on_error: Option<Spanned<OnError>>,
 }
@@ -242,6 +248,8 @@ pub struct Step {
     pub set: Part<Vec<Named>>,
     /// `unset`.
     pub unset: Part<Vec<Spanned<String>>>,
+    /// `unnest`: the column that elements go to, and the list that they come from.
+    pub unnest: Part<Named>,
     /// `window` with its clauses.
     pub window: Part<Window>,
 }
@@ -357,6 +365,43 @@ pub struct DeadLetter {
     pub create: Option<Spanned<CreateTopic>>,
 }
 
+/// A test of the pipeline.
+#[derive(Debug)]
+pub struct PipelineTest {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// `input`.
+    pub input: Vec<Given>,
+    /// `output`, by sink.
+    pub output: Vec<(Spanned<String>, Vec<Expected>)>,
+    /// `dead_letters`.
+    pub dead_letters: Vec<Expected>,
+}
+
+/// An entry of a test's `input`.
+#[derive(Debug)]
+pub enum Given {
+    /// A record.
+    Record(GivenRecord),
+    /// Anything else that happens.
+    Happening(Happening),
+}
+
+/// A record of a test's `input`.
+#[derive(Debug)]
+pub struct GivenRecord {
+    /// Where to complain about it as a whole.
+    pub span: Span,
+    /// `source`.
+    pub source: Option<Spanned<String>>,
+    /// `topic`.
+    pub topic: Option<Spanned<String>>,
+    /// `partition`.
+    pub partition: i32,
+    /// The rest of it.
+    pub message: OwnedMessage,
+}
+
 /// Reads a file's root.
 pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
     let mut fields = Fields::open(root, "a pipeline", found)?;
@@ -373,10 +418,9 @@ pub fn read(root: &Node, found: &mut Vec<Diagnostic>) -> Option<Spec> {
         checkpoint: settings::checkpoint(fields.get("checkpoint"), found),
         restart: settings::restart(fields.get("restart"), found),
         state: settings::state(fields.get("state"), found),
+        tests: pipeline_tests::read(fields.get("tests"), found),
     };
-    for name in ["schema_registry", "tests"] {
-        fields.later(name, found);
-    }
+    fields.later("schema_registry", found);
     fields.finish(found);
     Some(spec)
 }

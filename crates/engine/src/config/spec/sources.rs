@@ -1,7 +1,9 @@
 //! `sources`.
 
+use std::time::Duration;
+
 use chrono::DateTime;
-use onceflow_protocol::EventTime;
+use onceflow_protocol::{Delay, EventTime};
 
 use super::fields::{Fields, first, list, map, not_yet, stream_name, text, topic};
 use super::settings::{Of, kafka};
@@ -37,8 +39,9 @@ fn source(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Source {
         tombstones: None,
         schema: None,
         event_time: Part::Absent,
-        delay: None,
+        delay: Delay::Fixed(0),
         idle_after: None,
+        max_drift: None,
         on_error: None,
     };
     let Some(fields) = Fields::open(node, "a source", found) else { return source };
@@ -292,14 +295,75 @@ fn event_time(node: &Node, found: &mut Vec<Diagnostic>) -> Option<super::EventTi
 
 fn watermark(node: &Node, source: &mut Source, found: &mut Vec<Diagnostic>) {
     let Some(mut fields) = Fields::open(node, "`watermark`", found) else { return };
-    if let Some(node) = fields.get("delay") {
-        source.delay = duration(node, "`delay`", found).map(|delay| delay.value);
+    let delay = fields.entry("delay");
+    let ascending = fields.entry("ascending");
+    let percentile = fields.entry("percentile");
+    let mut given = [delay, ascending, percentile].into_iter().flatten();
+    if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
+        let message = "`delay`, `ascending` and `percentile` are three ways to say one thing: one of them";
+        found.push(Diagnostic::new(Code::Repeated, second.span, message));
+    }
+    let ms = |duration: Duration| duration.as_millis() as i64;
+    if let Some((_, node)) = delay {
+        source.delay = Delay::Fixed(duration(node, "`delay`", found).map_or(0, |delay| ms(delay.value)));
+    }
+    if let Some((_, node)) = ascending {
+        // It is what no delay at all means; the word says so to people.
+        word(node, "ascending", &[("true", ())], &[], found);
+    }
+    let min = fields.get("min").and_then(|node| duration(node, "`min`", found));
+    let max = fields.get("max").and_then(|node| positive_duration(node, "`max`", found));
+    match percentile {
+        Some((key, node)) => {
+            if max.is_none() && fields.get("max").is_none() {
+                let message = "`percentile` needs `max`, the longest that it may wait";
+                let hint = "for example `{ percentile: 99.9, max: 1m }`; until enough records are seen it waits as long";
+                found.push(Diagnostic::new(Code::MissingKey, key.span, message).hint(hint));
+            }
+            let cover_ppm = percentage(node, found);
+            let (least, most) =
+                (min.as_ref().map_or(0, |min| ms(min.value)), max.as_ref().map_or(0, |max| ms(max.value)));
+            if let (true, Some(min), Some(_)) = (least > most, &min, &max) {
+                let message = "`min` is longer than `max`";
+                found.push(Diagnostic::new(Code::BadValue, min.span, message));
+            } else if let Some(cover_ppm) = cover_ppm {
+                source.delay = Delay::Percentile { cover_ppm, min_ms: least, max_ms: most };
+            }
+        }
+        None => {
+            for name in ["min", "max"] {
+                if let Some((key, _)) = fields.entry(name) {
+                    let message = format!("`{name}` bounds a `percentile`, and there is none");
+                    found.push(Diagnostic::new(Code::MissingKey, key.span, message));
+                }
+            }
+        }
     }
     if let Some(node) = fields.get("idle_after") {
         source.idle_after = positive_duration(node, "`idle_after`", found).map(|idle| idle.value);
     }
-    for name in ["ascending", "percentile", "min", "max", "max_drift"] {
-        fields.later(name, found);
+    if let Some((key, node)) = fields.entry("max_drift") {
+        source.max_drift = positive_duration(node, "`max_drift`", found).map(|drift| drift.value);
+        if fields.get("idle_after").is_none() {
+            let message = "`max_drift` needs `idle_after`: a partition that falls silent would stop the others for good";
+            let hint = "add `idle_after: 30s`, or how long a partition may be silent";
+            found.push(Diagnostic::new(Code::MissingKey, key.span, message).hint(hint));
+        }
     }
     fields.finish(found);
+}
+
+/// `99.9`, as so many of a million: from 50 to 99.9999.
+fn percentage(node: &Node, found: &mut Vec<Diagnostic>) -> Option<u32> {
+    let text = text(node, "`percentile`", found)?;
+    let (whole, part) = text.value.split_once('.').unwrap_or((&text.value, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let valid = (1..=2).contains(&whole.len()) && part.len() <= 4 && digits(whole) && digits(part);
+    let ppm = format!("{whole}{part:0<4}").parse().ok().filter(|ppm| valid && *ppm >= 500_000);
+    if ppm.is_none() {
+        let message = format!("`percentile` is a number from 50 to 99.9999, `{}` is not", text.value);
+        let hint = "so many of a hundred records are not late because of their disorder";
+        found.push(Diagnostic::new(Code::BadValue, text.span, message).hint(hint));
+    }
+    ppm
 }

@@ -31,6 +31,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
         select: Part::Absent,
         set: Part::Absent,
         unset: Part::Absent,
+        unnest: Part::Absent,
         window: Part::Absent,
     };
     let Some(fields) = Fields::open(node, "a step", found) else {
@@ -46,8 +47,18 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
         step.select = named(node, "`select`", found);
     }
     changes(&mut step, &mut fields, found);
+    if let Some((key, node)) = fields.entry("unnest") {
+        step.unnest = unnest(key, node, &step, found);
+    }
     step.window = match fields.entry("window") {
-        Some((key, node)) => window(key, node, &mut fields, found),
+        Some((key, node)) => {
+            if !matches!(step.unnest, Part::Absent) {
+                let message = "a step has `unnest` or a `window`, not both";
+                let hint = "put the window into the next step";
+                found.push(Diagnostic::new(Code::BadValue, key.span, message).hint(hint));
+            }
+            window(key, node, &mut fields, found)
+        }
         None => {
             for clause in WINDOW_CLAUSES {
                 if let Some((key, _)) = fields.entry(clause) {
@@ -59,7 +70,7 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
             Part::Absent
         }
     };
-    for name in ["unnest", "join", "deduplicate", "sql"] {
+    for name in ["join", "deduplicate", "sql"] {
         if let Some((key, _)) = fields.entry(name) {
             found.push(not_yet(key.span, &format!("`{name}`")));
             // The columns are not known, then.
@@ -99,6 +110,37 @@ fn changes(step: &mut Step, fields: &mut Fields, found: &mut Vec<Diagnostic>) {
             let message = format!("`{}` is set and unset", name.value);
             found.push(Diagnostic::new(Code::Repeated, name.span, message));
         }
+    }
+}
+
+/// `items`, or `{item: items}`.
+fn unnest(key: &Key, node: &Node, step: &Step, found: &mut Vec<Diagnostic>) -> Part<Named> {
+    let absent = |parts: [bool; 3]| parts.into_iter().all(|absent| absent);
+    let alone = absent([
+        matches!(step.select, Part::Absent),
+        matches!(step.set, Part::Absent),
+        matches!(step.unset, Part::Absent),
+    ]);
+    if !alone {
+        let message = "`unnest` stands alone in its step, but for `where`";
+        let hint = "put `select`, `set` and `unset` into the step before or behind it";
+        found.push(Diagnostic::new(Code::BadValue, key.span, message).hint(hint));
+        return Part::Invalid;
+    }
+    let Value::Map(_) = node.value else {
+        let Some(sql) = sql(node, "`unnest`", found) else { return Part::Invalid };
+        let name = Spanned { value: sql.text().to_owned(), span: node.span };
+        return Part::Is(Named { name, sql: Some(sql) });
+    };
+    match named(node, "`unnest`", found) {
+        Part::Is(mut named) if named.len() == 1 => named.pop().map_or(Part::Invalid, Part::Is),
+        Part::Is(_) => {
+            let message = "`unnest` takes one list apart";
+            let hint = "several lists take several steps, and every pair of their elements is a row then";
+            found.push(Diagnostic::new(Code::BadValue, first(node.span), message).hint(hint));
+            Part::Invalid
+        }
+        Part::Absent | Part::Invalid => Part::Invalid,
     }
 }
 
@@ -144,7 +186,7 @@ fn emit(node: &Node, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// `{tumbling: 1m}` or `{hopping: 10m, every: 1m}`, each with an `offset` or without.
+/// `{tumbling: 1m}`, `{hopping: 10m, every: 1m}` or `{cumulative: 1h, every: 5m}`, each with an `offset` or without.
 fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
     let before = found.len();
     let mut fields = Fields::open(node, "`window`", found)?;
@@ -155,18 +197,17 @@ fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
     };
     let tumbling = size("tumbling", &mut fields, found);
     let hopping = size("hopping", &mut fields, found);
+    let cumulative = size("cumulative", &mut fields, found);
     let every = size("every", &mut fields, found);
     let offset = fields.get("offset").and_then(|node| signed_duration(node, "`offset`", found));
-    for name in ["session", "cumulative"] {
-        fields.later(name, found);
-    }
+    fields.later("session", found);
     fields.finish(found);
     if found.len() > before {
         return None;
     }
-    let spec = match (tumbling, hopping, every) {
-        (Some(size), None, None) => WindowSpec::tumbling(size.value),
-        (None, Some(size), Some(every)) => {
+    let spec = match (tumbling, hopping.as_ref(), cumulative.as_ref(), every) {
+        (Some(size), None, None, None) => WindowSpec::tumbling(size.value),
+        (None, Some(size), None, Some(every)) | (None, None, Some(size), Some(every)) => {
             let wrong = if every.value > size.value {
                 Some("`every` is longer than the window: records between two windows would vanish".to_owned())
             } else if size.value % every.value != 0 {
@@ -181,17 +222,18 @@ fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
                     found.push(Diagnostic::new(Code::WindowSize, every.span, message));
                     None
                 }
-                None => WindowSpec::new(size.value, every.value),
+                None if hopping.is_some() => WindowSpec::hopping(size.value, every.value),
+                None => WindowSpec::cumulative(size.value, every.value),
             }
         }
         _ => {
-            let message = "a window is `{ tumbling: 1m }` or `{ hopping: 10m, every: 1m }`";
+            let message = "a window is `{ tumbling: 1m }`, `{ hopping: 10m, every: 1m }` or `{ cumulative: 1h, every: 5m }`";
             found.push(Diagnostic::new(Code::WindowSize, first(node.span), message));
             None
         }
     }?;
     let Some(offset) = offset else { return Some(spec) };
-    if offset.value.abs() >= spec.every_ms() {
+    if offset.value.abs() >= spec.period_ms() {
         let message = "`offset` is not shorter than the distance between two windows";
         let hint = "windows start at multiples of that distance, shifted by the offset: a longer one says nothing more";
         found.push(Diagnostic::new(Code::WindowSize, offset.span, message).hint(hint));

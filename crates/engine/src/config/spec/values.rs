@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
+
 use super::fields::{first, not_yet, text};
 use super::{Spanned, Sql};
 use crate::config::document::{Node, Value};
@@ -69,6 +71,21 @@ fn parse_duration(text: &str) -> Option<Duration> {
     };
     let ms = number.checked_mul(unit).filter(|ms| *ms <= MAX_DURATION_MS)?;
     Some(Duration::from_millis(ms))
+}
+
+/// `2026-01-01T00:00:00Z`, or milliseconds since the epoch.
+pub fn instant(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Option<i64> {
+    let text = text(node, what, found)?;
+    let parsed = text.value.parse::<i64>().ok();
+    let parsed = parsed.or_else(|| Some(DateTime::parse_from_rfc3339(&text.value).ok()?.timestamp_millis()));
+    if parsed.is_none() {
+        let message = format!("{what} is a point in time, `{}` is not", text.value);
+        found.push(
+            Diagnostic::new(Code::BadValue, text.span, message)
+                .hint("for example `2026-01-01T00:00:00Z`, or milliseconds since 1970"),
+        );
+    }
+    parsed
 }
 
 /// `64MiB`, `1GB`, or bytes without a unit.

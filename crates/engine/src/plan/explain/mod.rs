@@ -7,11 +7,12 @@ mod mermaid;
 mod text;
 
 use arrow::datatypes::{DataType, Schema};
+use onceflow_protocol::Delay;
 use serde::Serialize;
 
 use super::{
-    AggregateFunction, Backend, EventTimeFrom, Format, Headers, KEPT, Key, Late, OnError, Plan, Sink,
-    SinkTopic, SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
+    Backend, EventTimeFrom, Format, Headers, KEPT, Key, Late, OnError, Plan, Sink, SinkTopic, SinkValue,
+    Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
 };
 use crate::expr::sql_type;
 use crate::state::table::{Layout, StateColumn};
@@ -59,12 +60,34 @@ pub struct ExplainedSource {
     pub reads: Vec<ExplainedColumn>,
     /// Where a record's event time comes from.
     pub event_time: String,
-    /// How far the watermark stays behind, milliseconds.
-    pub watermark_delay_ms: i64,
+    /// How far the watermark stays behind the largest event time.
+    pub watermark: ExplainedDelay,
     /// After how long a silent partition stops counting, milliseconds.
     pub idle_after_ms: Option<u64>,
+    /// How far a partition may be ahead of the others before it waits, milliseconds.
+    pub max_drift_ms: Option<u64>,
     /// What happens to a record that cannot be used.
     pub on_error: &'static str,
+}
+
+/// How far a watermark stays behind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ExplainedDelay {
+    /// Always as far.
+    Fixed {
+        /// Milliseconds.
+        delay_ms: i64,
+    },
+    /// As far as the disorder of most records asks for.
+    Percentile {
+        /// How many of a hundred.
+        percentile: f64,
+        /// At least so many milliseconds.
+        min_ms: i64,
+        /// At most so many milliseconds.
+        max_ms: i64,
+    },
 }
 
 /// A column with its SQL type.
@@ -96,6 +119,9 @@ pub struct ExplainedStep {
     /// What `select` makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub select: Option<Vec<ExplainedColumn>>,
+    /// The column whose lists become rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unnest: Option<String>,
     /// Its window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<ExplainedWindow>,
@@ -106,11 +132,13 @@ pub struct ExplainedStep {
 /// A window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExplainedWindow {
-    /// Its length, milliseconds.
+    /// `tumbling`, `hopping` or `cumulative`.
+    pub kind: &'static str,
+    /// Its length, of cumulative ones the longest, milliseconds.
     pub size_ms: i64,
     /// By how much windows are shifted against 1970, milliseconds.
     pub offset_ms: i64,
-    /// From one window's start to the next, milliseconds; also the length of a pane, which is what state is kept by.
+    /// From one window's end to the next, milliseconds; also the length of a pane, which is what state is kept by.
     pub every_ms: i64,
     /// How long after its end it closes, milliseconds.
     pub allowed_lateness_ms: i64,
@@ -273,8 +301,14 @@ fn source(source: &Source) -> ExplainedSource {
         },
         reads: reads.collect(),
         event_time,
-        watermark_delay_ms: source.watermark_delay_ms,
+        watermark: match source.delay {
+            Delay::Fixed(delay_ms) => ExplainedDelay::Fixed { delay_ms },
+            Delay::Percentile { cover_ppm, min_ms, max_ms } => {
+                ExplainedDelay::Percentile { percentile: f64::from(cover_ppm) / 1e4, min_ms, max_ms }
+            }
+        },
         idle_after_ms: source.idle_after.map(|after| after.as_millis() as u64),
+        max_drift_ms: source.max_drift.map(|drift| drift.as_millis() as u64),
         on_error: match source.on_error {
             OnError::Fail => "fail",
             OnError::Drop => "drop",
@@ -297,6 +331,7 @@ fn step(plan: &Plan, step: &Step) -> ExplainedStep {
         from: step.inputs.iter().map(|input| name_of(plan, *input)).collect(),
         filter: step.filter.as_ref().map(|filter| filter.sql().to_owned()),
         select,
+        unnest: step.unnest.map(|column| step.projected_schema.field(column).name().clone()),
         window: step.window.as_ref().map(|explained| window(step, explained)),
         rows: columns(&step.output_schema),
     }
@@ -309,18 +344,17 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         let sql_type = known.map(|column| column.sql_type.clone()).unwrap_or_default();
         ExplainedColumn { name: name.to_owned(), sql_type, path: None, sql: Some(sql) }
     };
-    let call = |function: AggregateFunction, argument: Option<&str>| {
-        format!("{}({})", format!("{function:?}").to_lowercase(), argument.unwrap_or("*"))
-    };
-    let aggregates = window.aggregates.iter().map(|aggregate| {
-        let argument = aggregate.argument.as_ref().map(|argument| argument.sql());
-        row(&aggregate.name, call(aggregate.function, argument))
-    });
+    let aggregates = window.aggregates.iter().map(|aggregate| row(&aggregate.name, aggregate.sql.clone()));
     let groups = window.group_by.iter().map(|group| (&group.name, &group.data_type));
     let results = window.aggregates.iter().map(|aggregate| (&aggregate.name, &aggregate.result_type));
     let texts = groups.chain(results).filter(|(_, data_type)| **data_type == DataType::Utf8);
     let layout = Layout::of(window, StateColumn::planned(window.aggregates.len()));
     ExplainedWindow {
+        kind: match (window.spec.is_cumulative(), window.spec.size_ms() == window.spec.every_ms()) {
+            (true, _) => "cumulative",
+            (false, true) => "tumbling",
+            (false, false) => "hopping",
+        },
         size_ms: window.spec.size_ms(),
         offset_ms: window.spec.offset_ms(),
         every_ms: window.spec.every_ms(),

@@ -3,7 +3,10 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::human::{duration, size};
-use super::{ExplainedColumn, ExplainedSink, ExplainedSource, ExplainedStep, ExplainedWindow, Explanation};
+use super::{
+    ExplainedColumn, ExplainedDelay, ExplainedSink, ExplainedSource, ExplainedStep, ExplainedWindow,
+    Explanation,
+};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -78,9 +81,21 @@ impl ExplainedSource {
         line(f, "start", &self.start)?;
         lines(f, "reads", &self.reads)?;
         line(f, "event time", &self.event_time)?;
-        let idle = self.idle_after_ms.map(|ms| format!(", idle after {}", duration(ms as i64)));
-        let delay = duration(self.watermark_delay_ms);
-        line(f, "watermark", format!("{delay} behind{}", idle.unwrap_or_default()))?;
+        let mut watermark = match self.watermark {
+            ExplainedDelay::Fixed { delay_ms } => format!("{} behind", duration(delay_ms)),
+            ExplainedDelay::Percentile { percentile, min_ms, max_ms } => format!(
+                "as far behind as {percentile} % of the records are out of order, from {} to {}",
+                duration(min_ms),
+                duration(max_ms)
+            ),
+        };
+        if let Some(ms) = self.idle_after_ms {
+            watermark += &format!(", idle after {}", duration(ms as i64));
+        }
+        if let Some(ms) = self.max_drift_ms {
+            watermark += &format!(", waits when {} ahead", duration(ms as i64));
+        }
+        line(f, "watermark", watermark)?;
         line(f, "on error", self.on_error)
     }
 }
@@ -92,6 +107,9 @@ impl ExplainedStep {
             line(f, "where", filter)?;
         }
         lines(f, "select", self.select.as_deref().unwrap_or_default())?;
+        if let Some(column) = &self.unnest {
+            line(f, "unnest", format!("a row for each element of {column}"))?;
+        }
         match &self.window {
             Some(window) => window.write(f)?,
             None if self.select.is_none() => lines(f, "rows", &self.rows)?,
@@ -104,9 +122,10 @@ impl ExplainedStep {
 impl ExplainedWindow {
     fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (size, every) = (duration(self.size_ms), duration(self.every_ms));
-        let shape = match self.size_ms == self.every_ms {
-            true => format!("tumbling {size}"),
-            false => format!("hopping {size} every {every}"),
+        let panes = self.size_ms / self.every_ms;
+        let shape = match self.kind {
+            "tumbling" => format!("tumbling {size}"),
+            kind => format!("{kind} {size} every {every}"),
         };
         let shape = match self.offset_ms {
             0 => shape,
@@ -125,7 +144,11 @@ impl ExplainedWindow {
             texts => format!(" and the text of {}", texts.join(", ")),
         };
         line(f, "state", format!("a row for each group and pane of {every}, for {kept} of event time"))?;
-        line(f, "", format!("in memory {} bytes{texts}, and up to as much again to grow", self.group_bytes))
+        line(f, "", format!("in memory {} bytes{texts}, and up to as much again to grow", self.group_bytes))?;
+        match panes {
+            1 => Ok(()),
+            panes => line(f, "", format!("a result adds up to {panes} of these rows")),
+        }
     }
 }
 

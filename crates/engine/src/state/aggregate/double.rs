@@ -32,6 +32,26 @@ impl DoubleSum {
         DoubleSum { high: value, low: 0.0 }
     }
 
+    /// The square of a value, exactly, unless it overflows.
+    #[inline]
+    pub(super) fn square(value: f64) -> DoubleSum {
+        let high = value * value;
+        let low = value.mul_add(value, -high);
+        DoubleSum { high, low: if low.is_finite() { low } else { 0.0 } }
+    }
+
+    /// `self − sum² / count`, rounded once at the end.
+    pub(super) fn less_square_of(self, sum: DoubleSum, count: f64) -> f64 {
+        let square = sum.high * sum.high;
+        let error = sum.high.mul_add(sum.high, -square) + 2.0 * sum.high * sum.low;
+        let quotient = square / count;
+        let rest = ((-quotient).mul_add(count, square) + error) / count;
+        if !quotient.is_finite() {
+            return self.high - quotient;
+        }
+        self.plus(DoubleSum { high: -quotient, low: if rest.is_finite() { -rest } else { 0.0 } }).value()
+    }
+
     /// The sum of two that hold a value.
     #[inline]
     pub(super) fn plus(self, other: DoubleSum) -> DoubleSum {

@@ -4,7 +4,7 @@
 //! associate, so that the result does not depend on how rows were split into batches, workers, panes or runs — exactly so
 //! for counts, integers, decimals, minima and maxima. **Sums and means of doubles are rounded**, and rounding depends on the
 //! order of additions; they are kept as a compensated pair of doubles ([`double`]), so that the last digit seldom
-//! moves, but it can.
+//! moves, but it can. So it is with variances.
 //!
 //! ## State bytes, version 1 of the layout
 //!
@@ -15,15 +15,21 @@
 //! | `count` | varint |
 //! | `sum` of integers, decimals | one byte `n`; `n` bytes, two's complement, little endian, as few as possible. `n` = 0: no value |
 //! | `sum` of doubles | `00`: no value; `01`, high part, low part (64-bit little endian) |
-//! | `min`, `max` | `00`: no value; `01`, then integers and timestamps 8 bytes, dates 4, decimals 16, doubles 8, little endian; booleans 1; text varint length and bytes |
+//! | `min`, `max`, `bool_and`, `bool_or` | `00`: no value; `01`, then integers and timestamps 8 bytes, dates 4, decimals 16, doubles 8, little endian; booleans 1; text varint length and bytes |
 //! | `avg` | varint count; unless it is 0, the sum as above without the case "no value" |
+//! | variances, deviations | varint count; unless it is 0, high and low part of the sum, then of the sum of squares |
+//! | `first_value`, `last_value`, `array_agg` | varint number of rows, ascending; each varint length and bytes: time, partition, offset, hash of the topic and value in the encoding of group keys |
+//! | `count(distinct)` | varint 0: more than the limit; else number of values plus 1, and ascending for each varint length and bytes, in the encoding of group keys |
 
 mod avg;
 mod count;
+mod distinct;
 mod double;
 mod exact;
 mod extreme;
+mod ordered;
 mod sum;
+mod variance;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -35,7 +41,10 @@ use arrow::datatypes::{DataType, TimeUnit};
 
 use super::StateError;
 use crate::plan;
-use crate::plan::AggregateFunction::{Avg, Count, Max, Min, Sum};
+use crate::plan::AggregateFunction::{
+    ArrayAgg, Avg, BoolAnd, BoolOr, Count, CountDistinct, First, Last, Max, Min, StddevPop, StddevSamp, Sum,
+    VarPop, VarSamp,
+};
 
 /// Which rows of a column take part, in the order of the groups that go with them.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +157,21 @@ impl AggregateSpec {
             (Avg, argument, result) => avg::column(argument, result),
             (Min, argument, result) if argument == result => extreme::column(argument, false),
             (Max, argument, result) if argument == result => extreme::column(argument, true),
+            (BoolAnd, DataType::Boolean, DataType::Boolean) => extreme::column(&DataType::Boolean, false),
+            (BoolOr, DataType::Boolean, DataType::Boolean) => extreme::column(&DataType::Boolean, true),
+            (function @ (VarPop | VarSamp | StddevPop | StddevSamp), argument, DataType::Float64) => {
+                let spread = variance::Spread {
+                    sample: matches!(function, VarSamp | StddevSamp),
+                    deviation: matches!(function, StddevPop | StddevSamp),
+                };
+                variance::column(argument, spread)
+            }
+            (First, argument, result) if argument == result => ordered::first_or_last(argument, false),
+            (Last, argument, result) if argument == result => ordered::first_or_last(argument, true),
+            (ArrayAgg { limit }, argument, DataType::List(item)) if item.data_type() == argument => {
+                ordered::array(argument, limit)
+            }
+            (CountDistinct { limit }, argument, DataType::Int64) => distinct::column(argument, limit),
             _ => None,
         };
         column.ok_or_else(|| {

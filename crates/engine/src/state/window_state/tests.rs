@@ -220,7 +220,7 @@ impl World {
         let mut windows = Windows::new();
         for end in ends.into_iter().filter(|end| *end > self.purged && *end <= purged) {
             let mut groups: BTreeMap<Group, Vec<&Row>> = BTreeMap::new();
-            for row in self.model.range(end - self.spec.size_ms()..end).flat_map(|(_, rows)| rows) {
+            for row in self.model.range(self.spec.start(end)..end).flat_map(|(_, rows)| rows) {
                 groups.entry(row.group.clone()).or_default().push(row);
             }
             windows.extend(groups.into_iter().map(|(group, rows)| ((end, group), fold(&rows))));
@@ -286,7 +286,11 @@ impl World {
         self.files.retain(|file, _| used.contains(file));
         if count == 1 {
             let every = self.spec.every_ms();
-            let ends_of = |&pane: &i64| (1..=self.spec.size_ms() / every).map(move |i| pane + i * every);
+            let spec = self.spec;
+            let ends_of = |&pane: &i64| {
+                let all = (1..=spec.size_ms() / every).map(move |i| pane + i * every);
+                all.filter(move |end| *end <= spec.last_end(pane))
+            };
             let ends: BTreeSet<i64> =
                 self.model.keys().flat_map(ends_of).filter(|end| *end > purged).collect();
             assert_eq!(self.workers[0].open_windows(purged), ends.len() as u64);
@@ -356,11 +360,13 @@ proptest! {
     #[test]
     fn windows_are_the_fold_of_their_rows(
         (every, slices) in prop::sample::select(vec![(20, 1), (5, 4), (10, 2), (7, 3)]),
+        cumulative: bool,
         offset in prop_oneof![Just(0), 0i64..20],
         workers in 1usize..4,
         ops in prop::collection::vec(op(), 0..40),
     ) {
-        let mut world = World::new(WindowSpec::new(every * slices, every).unwrap().shifted(offset), workers);
+        let new = if cumulative { WindowSpec::cumulative } else { WindowSpec::hopping };
+        let mut world = World::new(new(every * slices, every).unwrap().shifted(offset), workers);
         for op in ops {
             match op {
                 Op::Batch(worker, rows) => world.batch(worker, &rows),

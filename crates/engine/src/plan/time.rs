@@ -1,0 +1,41 @@
+//! What the protocol has to know of a plan: its windowed steps, and what their time depends on.
+
+use onceflow_protocol::coordinator::{TimeInput, WindowedStep};
+
+use super::{Plan, Stream};
+
+impl Plan {
+    /// Places of the windowed steps in [`Plan::steps`], ascending: windowed steps are numbered in this order.
+    pub fn windowed(&self) -> Vec<usize> {
+        (0..self.steps.len()).filter(|step| self.steps[*step].window.is_some()).collect()
+    }
+
+    /// The windowed steps, by number, as the protocol sees them.
+    pub fn windowed_steps(&self) -> Vec<WindowedStep> {
+        let windowed = self.windowed();
+        let step = |step: &usize| WindowedStep {
+            inputs: self.time_inputs(&self.steps[*step].inputs, &windowed),
+            lateness_ms: self.steps[*step].window.as_ref().map_or(0, |window| window.lateness_ms),
+        };
+        windowed.iter().map(step).collect()
+    }
+
+    /// What the time of these streams depends on: sources, and windowed steps; steps without a window pass time on.
+    fn time_inputs(&self, streams: &[Stream], windowed: &[usize]) -> Vec<TimeInput> {
+        let mut inputs = vec![];
+        for stream in streams {
+            match *stream {
+                Stream::Source(source) => inputs.push(TimeInput::Source(source)),
+                Stream::Step(step) => match windowed.iter().position(|windowed| *windowed == step) {
+                    Some(number) => inputs.push(TimeInput::Step(number)),
+                    None => inputs.extend(self.time_inputs(&self.steps[step].inputs, windowed)),
+                },
+                // No step reads a side stream.
+                Stream::Late(_) | Stream::Errors(_) => {}
+            }
+        }
+        inputs.sort();
+        inputs.dedup();
+        inputs
+    }
+}
