@@ -112,6 +112,20 @@ impl Inputs {
     /// # Errors
     /// Every mistake in any of the files.
     pub fn load(&self) -> Result<Loaded, Mistakes> {
+        self.load_with(|_| ())
+    }
+
+    /// The same for what never asks Kafka: nobody need say where that is.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_without_kafka(&self) -> Result<Loaded, Mistakes> {
+        self.load_with(|defaults| {
+            defaults.kafka.bootstrap_servers.get_or_insert_with(|| "nowhere:9092".to_owned());
+        })
+    }
+
+    fn load_with(&self, adjust: impl FnOnce(&mut Defaults)) -> Result<Loaded, Mistakes> {
         let settings = Settings::of_process(self.config.as_deref())
             .map_err(|error| Mistakes::from(error.to_string()))?;
         if let Some(token) = &settings.http.token {
@@ -119,7 +133,8 @@ impl Inputs {
             secrets.add(token.reveal());
             secrets::learn(&secrets);
         }
-        let defaults = defaults(&settings, self.config.as_deref())?;
+        let mut defaults = defaults(&settings, self.config.as_deref())?;
+        adjust(&mut defaults);
         let mut mistakes = Mistakes::default();
         let (files, directory) = self.files(&settings, &mut mistakes);
         let mut pipelines: Vec<Pipeline> = vec![];

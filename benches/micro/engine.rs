@@ -224,7 +224,7 @@ fn windows(c: &mut Criterion<Cpu>) {
                         times,
                         || filled(&plan, &rows),
                         |state| {
-                            state.evict(&Taking, &mut || 1).expect("evicted");
+                            state.evict(&Taking, None, &mut || 1).expect("evicted");
                         },
                     )
                 }),
@@ -244,12 +244,12 @@ fn restore(state: &mut WindowState, frozen: &[FrozenPane]) {
 
 fn close(state: &WindowState) {
     let end = state.next_end(i64::MIN).expect("an open window");
-    let partials = state.close(end, 0, 1);
+    let partials = state.close(end, None, 0, 1);
     let emit = &mut |rows: WindowRows| {
         black_box(rows);
         Ok(())
     };
-    state.merge(end, &partials, key::lanes_of(0, 1), &MemoryColdStore::new(), emit).expect("merged");
+    state.merge(end, None, &partials, key::lanes_of(0, 1), &MemoryColdStore::new(), emit).expect("merged");
 }
 
 /// A cold store that only takes rows, so that no store is measured.

@@ -29,6 +29,8 @@ pub struct Settings {
     pub on_error: &'static str,
     /// `watermark.idle_after` of the source, as written in the file.
     pub idle_after: &'static str,
+    /// `emit: updates`: rows replace each other by their key.
+    pub updates: bool,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             tolerable_failures: 0,
             on_error: "dead_letter",
             idle_after: "10m",
+            updates: false,
         }
     }
 }
@@ -149,10 +152,12 @@ impl Scenario {
       weight: double not null
       ts: bigint not null
     event_time: {{ column: ts, unit: ms }}
-    watermark: {{ delay: 5s, idle_after: {idle_after} }}
+    watermark: {{ delay: {delay}, idle_after: {idle_after} }}
     on_error: {on_error}
 ",
             input = self.input(),
+            // Windows are to fire before all of their records have come.
+            delay = if settings.updates { "0s" } else { "5s" },
             idle_after = settings.idle_after,
             on_error = settings.on_error,
         )
@@ -186,16 +191,19 @@ impl Scenario {
       country: max(country)
     having: orders > 0
     allowed_lateness: {lateness}
-    emit: final
+    emit: {emit}
     late: dead_letter
 sinks:
   totals:
     from: per_user
     topic: {output}
+    key: {key}
     format: json
 ",
             window = settings.window.yaml(),
             lateness = settings.lateness,
+            emit = if settings.updates { "updates" } else { "final" },
+            key = if settings.updates { "[user_id, window_start]" } else { "user_id" },
             output = self.output(),
         );
         self.write("pipeline.yaml", &(self.preamble(settings) + &self.source(settings) + &steps))

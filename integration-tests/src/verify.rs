@@ -30,11 +30,44 @@ pub fn verify(scenario: &Scenario, window: Window) -> Verdict {
     verify_with_refused(scenario, window, |_| false).0
 }
 
+/// [`verify`] for a pipeline whose rows replace each other: what counts is the last one of each key. Also returns how many have been replaced.
+pub fn verify_updates(scenario: &Scenario, window: Window) -> (Verdict, usize) {
+    let records = scenario.committed(&scenario.output());
+    let mut last: BTreeMap<Vec<u8>, &Record> = BTreeMap::new();
+    for record in &records {
+        let key = record.key.clone().expect("a row without a key");
+        let newest = last.entry(key).or_insert(record);
+        assert_eq!(newest.partition, record.partition, "a key in two partitions");
+        if newest.offset < record.offset {
+            *newest = record;
+        }
+    }
+    let replaced = records.len() - last.len();
+    // Without what was taken away, and under the key that rows have which come once.
+    let left = last.into_iter().filter(|(_, record)| record.value.is_some()).map(|(key, record)| {
+        let (key, row): (Value, Value) =
+            (serde_json::from_slice(&key).expect("a key that is no JSON"), record.json());
+        assert_eq!((&key["user_id"], &key["window_start"]), (&row["user_id"], &row["window_start"]), "{row}");
+        let user = row["user_id"].as_str().unwrap_or_else(|| panic!("no user_id: {row}"));
+        Record { key: Some(user.as_bytes().to_vec()), ..record.clone() }
+    });
+    (judge(scenario, window, &left.collect::<Vec<_>>(), |_| false).0, replaced)
+}
+
 /// [`verify`] for an output topic that does not take every row: a row is in the output or a dead letter of its own, never both, and
 /// only those of users that `may_be_refused` names are the latter. Also returns how many those are.
 pub fn verify_with_refused(
     scenario: &Scenario,
     window: Window,
+    may_be_refused: impl Fn(&str) -> bool,
+) -> (Verdict, usize) {
+    judge(scenario, window, &scenario.committed(&scenario.output()), may_be_refused)
+}
+
+fn judge(
+    scenario: &Scenario,
+    window: Window,
+    output: &[Record],
     may_be_refused: impl Fn(&str) -> bool,
 ) -> (Verdict, usize) {
     let input = scenario.committed(&scenario.input());
@@ -71,7 +104,7 @@ pub fn verify_with_refused(
     let expected = fold(&input, &late, window);
     let refused = refused_rows(scenario, may_be_refused);
     let count_of_refused = refused.len();
-    let rows = output_rows(&[scenario.committed(&scenario.output()), refused].concat(), window);
+    let rows = output_rows(&[output, &refused].concat(), window);
     compare(&expected, &rows);
 
     let verdict = Verdict { input: input.len(), rows: rows.len(), late: late.len(), broken };

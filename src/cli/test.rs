@@ -38,7 +38,7 @@ impl TestArgs {
     /// Runs them, and shows how those that fail differ.
     pub fn run(&self) -> ExitCode {
         let inputs = Inputs { named: self.files.clone(), config: self.config.clone() };
-        let loaded = match inputs.load() {
+        let loaded = match inputs.load_without_kafka() {
             Ok(loaded) => loaded,
             Err(mistakes) => return refuse(&mistakes),
         };

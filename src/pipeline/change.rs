@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use onceflow_engine::plan::{Plan, Step, Window};
 use onceflow_engine::state::table::StateColumn;
+use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{Decision, Frontiers};
 
 use super::manifest::{AggregateState, Manifest, StepState};
@@ -139,10 +140,18 @@ impl Match {
             }
             known.push(AggregateState { since, ..new });
         }
+        let mut frontiers = state.frontiers;
+        if window.emit == Emit::Final && frontiers.purged < frontiers.fired {
+            self.notes.push(format!(
+                "step `{name}` emits results once from now on: windows that have been emitted are closed, whatever their lateness"
+            ));
+            frontiers.purged = frontiers.fired;
+        }
         self.steps.push(StepState {
             name: name.clone(),
             aggregates: known,
             above: window.above.clone(),
+            frontiers,
             ..state.clone()
         });
     }

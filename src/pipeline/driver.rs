@@ -212,7 +212,7 @@ impl Driver {
                 run.load.barrier();
                 run.to_workers(|| ToWorker::Barrier);
             }
-            Effect::Fire { step, end } => run.to_workers(|| ToWorker::Fire { step, end }),
+            Effect::Fire(firing) => run.to_workers(|| ToWorker::Fire(firing)),
             Effect::Freeze { epoch, frontiers, hold } => {
                 run.to_workers(|| ToWorker::Freeze { epoch, frontiers: frontiers.clone(), hold });
             }

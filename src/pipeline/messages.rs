@@ -2,9 +2,10 @@
 
 use crossbeam_channel::Sender;
 use onceflow_engine::output::Output;
+use onceflow_engine::state::key::Keys;
 use onceflow_engine::state::window_state::Partials;
 use onceflow_engine::worker::barrier::FrozenStep;
-use onceflow_protocol::coordinator::{Effect, Event, Failure};
+use onceflow_protocol::coordinator::{Effect, Event, Failure, Firing};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
 
 use super::savepoint::Savepoint;
@@ -22,11 +23,13 @@ pub enum ToWorker {
     /// Stop at a batch boundary and report.
     Barrier,
     /// Hand your part of a window to its owners.
-    Fire {
-        /// Number of the windowed step.
-        step: usize,
-        /// End of the window, milliseconds.
-        end: i64,
+    Fire(Firing),
+    /// What has changed, at another worker, of the window that is emitted again.
+    Changed {
+        /// The worker that it comes from.
+        from: usize,
+        /// Its groups.
+        keys: Keys,
     },
     /// Another worker's part of the window that fires, for the lanes that this one owns.
     Partials {

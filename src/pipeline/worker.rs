@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use onceflow_engine::output::Output;
 use onceflow_engine::plan::Backend;
-use onceflow_engine::state::window_state::Partials;
+use onceflow_engine::state::key::Keys;
+use onceflow_engine::state::window_state::{ChangedGroups, Partials};
 use onceflow_engine::worker::{Worker, WorkerError};
-use onceflow_protocol::coordinator::{BarrierReport, Event, FiredReport, FrozenReport, PartitionReport};
+use onceflow_protocol::coordinator::{
+    BarrierReport, Event, FiredReport, Firing, FrozenReport, OpenWindows, PartitionReport,
+};
 use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock};
 
 use super::context::{Context, wall_clock_ms};
@@ -107,9 +110,13 @@ struct Running {
     standing: bool,
     /// The partition to poll next.
     turn: usize,
-    /// Parts of the window that fires, by worker.
+    /// Groups that have changed of the window that is emitted again, by worker.
+    changed: Vec<Option<Keys>>,
+    /// Parts of the window that is emitted, by worker.
     parts: Vec<Option<Partials>>,
-    firing: Option<(usize, i64)>,
+    firing: Option<Firing>,
+    /// All that has changed of it, once everybody has told.
+    groups: Option<ChangedGroups>,
     /// Asked for a barrier because of memory since the last one.
     pressed: bool,
     unfinished: usize,
@@ -125,6 +132,7 @@ impl WorkerThread {
     pub fn run(self) {
         let (driver, load) = (self.driver.clone(), self.load.clone());
         let parts = self.peers.iter().map(|_| None).collect();
+        let changed = self.peers.iter().map(|_| None).collect();
         let unfinished = self.partitions.len();
         let meter = Meter::new(&self.context, &self.partitions);
         let mut running = Running {
@@ -132,8 +140,10 @@ impl WorkerThread {
             started: Instant::now(),
             standing: false,
             turn: 0,
+            changed,
             parts,
             firing: None,
+            groups: None,
             pressed: false,
             unfinished,
             fired: vec![],
@@ -294,7 +304,11 @@ impl Running {
     fn handle(&mut self, message: ToWorker) -> Step {
         match message {
             ToWorker::Barrier => self.barrier(),
-            ToWorker::Fire { step, end } => self.fire(step, end),
+            ToWorker::Fire(firing) => self.fire(firing),
+            ToWorker::Changed { from, keys } => {
+                self.changed[from] = Some(keys);
+                self.close_if_all_told()
+            }
             ToWorker::Partials { from, partials } => {
                 self.parts[from] = Some(partials);
                 self.merge_if_complete()
@@ -336,7 +350,7 @@ impl Running {
         let report = BarrierReport {
             worker: self.thread.index,
             partitions: partitions.collect(),
-            next_ends: self.next_ends()?,
+            windows: self.windows()?,
             cold: self.thread.engine.has_cold(),
         };
         self.thread.driver.event(Event::AtBarrier(report));
@@ -349,9 +363,50 @@ impl Running {
         Ok(ends.collect::<Result<_, _>>()?)
     }
 
-    fn fire(&mut self, step: usize, end: i64) -> Step {
-        self.firing = Some((step, end));
-        let parts = self.thread.engine.close(step, end)?;
+    fn windows(&self) -> Step<Vec<OpenWindows>> {
+        let next_ends = self.next_ends()?.into_iter().enumerate();
+        let windows = next_ends.map(|(step, next_end)| {
+            Ok(OpenWindows { next_end, changed: self.thread.engine.changed_ends(step)? })
+        });
+        Ok(windows.collect::<Result<_, WorkerError>>()?)
+    }
+
+    /// Hands this worker's part of a window to its owners. Where the window has fired before, all workers first tell each other which of
+    /// its groups have changed: an owner needs everybody's part of those.
+    fn fire(&mut self, firing: Firing) -> Step {
+        self.firing = Some(firing);
+        if !firing.again {
+            let parts = self.thread.engine.close(firing.step, firing.end, None)?;
+            return self.hand_over(parts);
+        }
+        let keys = self.thread.engine.changed_keys(firing.step, firing.end)?;
+        for (peer, sender) in self.thread.peers.iter().enumerate() {
+            if peer != self.thread.index {
+                let message = ToWorker::Changed { from: self.thread.index, keys: keys.clone() };
+                sender.send(message).map_err(|_| Stop::Over)?;
+            }
+        }
+        self.changed[self.thread.index] = Some(keys);
+        self.close_if_all_told()
+    }
+
+    fn close_if_all_told(&mut self) -> Step {
+        let own = self.thread.index;
+        // A peer may be ahead: what it tells waits for this worker's own order to fire.
+        let Some(firing) = self.firing.filter(|_| self.changed.iter().all(Option::is_some)) else {
+            return Ok(());
+        };
+        if self.parts[own].is_some() {
+            return Ok(());
+        }
+        let changed = self.changed.iter().flatten();
+        let changed = ChangedGroups::new(changed);
+        let parts = self.thread.engine.close(firing.step, firing.end, Some(&changed))?;
+        self.groups = Some(changed);
+        self.hand_over(parts)
+    }
+
+    fn hand_over(&mut self, parts: Vec<Partials>) -> Step {
         for (owner, partials) in parts.into_iter().enumerate() {
             if owner == self.thread.index {
                 self.parts[owner] = Some(partials);
@@ -365,14 +420,17 @@ impl Running {
     }
 
     fn merge_if_complete(&mut self) -> Step {
-        let Some((step, end)) = self.firing.filter(|_| self.parts.iter().all(Option::is_some)) else {
+        let Some(firing) = self.firing.filter(|_| self.parts.iter().all(Option::is_some)) else {
             return Ok(());
         };
+        let Firing { step, end, again } = firing;
         self.firing = None;
         let parts: Vec<Partials> = self.parts.iter_mut().filter_map(Option::take).collect();
+        self.changed.fill_with(|| None);
+        let groups = self.groups.take();
         let WorkerThread { engine, sink, load, context, index, .. } = &mut self.thread;
         let (mut output_bytes, mut waited) = (0, Duration::ZERO);
-        engine.merge(step, end, &parts, &mut |output| {
+        engine.merge(step, end, &parts, groups.as_ref(), &mut |output| {
             output_bytes += output.size_bytes() as u64;
             let began = Instant::now();
             while load.held_bytes.load(Relaxed) >= context.held_limit && !load.is_cancelled() {
@@ -383,7 +441,9 @@ impl Running {
             Ok(())
         })?;
         self.waited_for_sink += waited;
-        self.fired[step] = end;
+        if !again {
+            self.fired[step] = end;
+        }
         let report = FiredReport { worker: self.thread.index, next_ends: self.next_ends()?, output_bytes };
         self.thread.driver.event(Event::Fired(report));
         Ok(())
@@ -473,7 +533,7 @@ impl WorkerThread {
 /// What a worker's time goes to that does what a message asks.
 fn what_for(message: &ToWorker) -> Spent {
     match message {
-        ToWorker::Fire { .. } | ToWorker::Partials { .. } => Spent::Windows,
+        ToWorker::Fire(_) | ToWorker::Changed { .. } | ToWorker::Partials { .. } => Spent::Windows,
         ToWorker::Barrier
         | ToWorker::Freeze { .. }
         | ToWorker::Rewrite { .. }

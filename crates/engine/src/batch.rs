@@ -14,6 +14,8 @@ pub struct Batch {
     /// Row → index of its source record in the [`MessageBatch`](crate::message::MessageBatch) being processed; `None`
     /// for rows that a window emitted, which have no source record.
     pub origin: Option<UInt32Array>,
+    /// The rows take away what was emitted of them before: conditions do not hold them back, and sinks write null values.
+    pub retracted: bool,
 }
 
 impl Batch {
@@ -35,6 +37,19 @@ impl Batch {
             columns: filter_record_batch(&self.columns, keep)?,
             event_time: Int64Array::from(event_time.to_data()),
             origin: origin.map(|origin| UInt32Array::from(origin.to_data())),
+            retracted: self.retracted,
         })
+    }
+
+    /// The rows of these numbers, ascending.
+    pub fn only(&self, rows: &[u32]) -> Result<Batch, ArrowError> {
+        let mut keep = vec![false; self.len()];
+        rows.iter().for_each(|row| keep[*row as usize] = true);
+        self.filter(&keep.into())
+    }
+
+    /// The same rows, which take away what was emitted of them before.
+    pub fn retracted(self) -> Batch {
+        Batch { retracted: true, ..self }
     }
 }

@@ -82,6 +82,7 @@ pub(crate) fn rows(
         columns: RecordBatch::try_new(SCHEMA.clone(), columns)?,
         event_time: Int64Array::from(timestamps),
         origin: Some(UInt32Array::from_iter_values(failures.iter().map(|failure| failure.record))),
+        retracted: false,
     })
 }
 

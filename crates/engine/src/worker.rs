@@ -35,7 +35,9 @@ use crate::message::MessageBatch;
 pub use crate::operators::counts::{Counts, StageCounts, WorkerCounts};
 use crate::operators::fate::{Fate, Fates};
 use crate::operators::order::{order_of, ordered};
-use crate::operators::rows::{evaluate_all, first_columns, keep_where, project, remove_kept, unnest};
+use crate::operators::rows::{
+    evaluate_all, first_columns, held_back_by, keep_where, project, remove_kept, unnest,
+};
 pub use crate::operators::sink::TopicLimits;
 use crate::output::Output;
 use crate::plan::{Late, Plan, Stream, Tombstones, Window};
@@ -100,7 +102,17 @@ struct Call<'a> {
     /// Where the messages come from; `None` for rows that windows emit.
     origin: Option<Origin<'a>>,
     messages: &'a dyn MessageBatch,
+    /// The rows replace what was emitted before: those that a condition holds back take it away.
+    again: bool,
     out: &'a mut Output,
+}
+
+/// What a condition leaves of rows.
+struct Kept {
+    /// Those for which it is true.
+    rows: Batch,
+    /// The others, where what was emitted of them before is to be taken away.
+    taken_away: Option<Batch>,
 }
 
 /// Where the messages of a call come from.
@@ -205,7 +217,7 @@ impl Worker {
             return Err(WorkerError::bug(format!("the plan has no source {source}")));
         }
         let origin = Some(Origin { source, topic, partition });
-        let mut call = Call { graph: &graph, origin, messages, out };
+        let mut call = Call { graph: &graph, origin, messages, again: false, out };
         self.enter(Some(stage));
         self.fates.reset(messages.len());
         let mut processed = Processed::default();
@@ -307,20 +319,37 @@ impl Worker {
         stage: Stage,
         filter: &Expr,
         rows: Batch,
-    ) -> Result<Batch, WorkerError> {
+    ) -> Result<Kept, WorkerError> {
+        if rows.retracted {
+            return Ok(Kept { rows, taken_away: None });
+        }
         let (kept, failed) = keep_where(filter, &rows)?;
-        self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
+        let held_back = rows.len() - kept.len() - failed.len();
+        self.counts.stage(stage).filtered += held_back as u64;
         self.fail_all(call, stage, &rows, &failed)?;
-        Ok(kept)
+        let taken_away = match call.again && held_back > 0 {
+            true => Some(held_back_by(filter, &rows)?.retracted()),
+            false => None,
+        };
+        Ok(Kept { rows: kept, taken_away })
     }
 
     fn run_step(&mut self, call: &mut Call, step: usize, mut rows: Batch) -> Result<(), WorkerError> {
+        if let Some(filter) = &call.graph.plan.steps[step].filter {
+            let kept = self.keep_where(call, Stage::Step(step), filter, rows)?;
+            rows = kept.rows;
+            if let Some(taken_away) = kept.taken_away {
+                self.transform(call, step, taken_away)?;
+            }
+        }
+        self.transform(call, step, rows)
+    }
+
+    /// What a step does to the rows that its `where` has let through.
+    fn transform(&mut self, call: &mut Call, step: usize, mut rows: Batch) -> Result<(), WorkerError> {
         let stage = Stage::Step(step);
         let graph = call.graph;
         let plan = &graph.plan.steps[step];
-        if let Some(filter) = &plan.filter {
-            rows = self.keep_where(call, stage, filter, rows)?;
-        }
         if let Some(exprs) = &plan.project {
             let (projected, failed) = project(exprs, &plan.projected_schema, rows.clone())?;
             self.fail_all(call, stage, &rows, &failed)?;
@@ -392,12 +421,19 @@ impl Worker {
     }
 
     fn run_sink(&mut self, call: &mut Call, sink: usize, mut rows: Batch) -> Result<(), WorkerError> {
+        if let Some(filter) = &call.graph.plan.sinks[sink].filter {
+            let kept = self.keep_where(call, Stage::Sink(sink), filter, rows)?;
+            rows = kept.rows;
+            if let Some(taken_away) = kept.taken_away {
+                self.write(call, sink, taken_away)?;
+            }
+        }
+        self.write(call, sink, rows)
+    }
+
+    fn write(&mut self, call: &mut Call, sink: usize, mut rows: Batch) -> Result<(), WorkerError> {
         let stage = Stage::Sink(sink);
         let graph = call.graph;
-        let plan = &graph.plan.sinks[sink];
-        if let Some(filter) = &plan.filter {
-            rows = self.keep_where(call, stage, filter, rows)?;
-        }
         let writer = &graph.sinks[sink];
         let (kept, values, failed) = evaluate_all(writer.exprs().iter(), rows.clone())?;
         self.fail_all(call, stage, &rows, &failed)?;

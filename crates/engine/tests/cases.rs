@@ -254,3 +254,8 @@ fn cumulative() {
 fn unnest() {
     check("unnest");
 }
+
+#[test]
+fn updates() {
+    check("updates");
+}

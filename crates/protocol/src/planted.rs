@@ -52,6 +52,10 @@ pub enum Planted {
     DiscardForgotten,
     /// A savepoint is restored in place: its files keep the names that an older instance may still delete.
     SavepointInPlace,
+    /// A pass of windows that is cut short leaves what has changed of others for the next epoch, whose barrier no longer knows of it.
+    CorrectionsPutOff,
+    /// An eviction forgets what has changed of a window that is emitted again.
+    ChangesLostByEviction,
 }
 
 impl Planted {
@@ -80,6 +84,8 @@ impl Planted {
         Planted::RequestAppliedTwice,
         Planted::DiscardForgotten,
         Planted::SavepointInPlace,
+        Planted::CorrectionsPutOff,
+        Planted::ChangesLostByEviction,
     ];
 }
 

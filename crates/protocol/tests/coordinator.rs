@@ -4,7 +4,7 @@
 use onceflow_protocol::coordinator::*;
 use onceflow_protocol::*;
 
-const STEP: WindowedStep = WindowedStep { inputs: vec![], lateness_ms: 0 };
+const STEP: WindowedStep = WindowedStep { inputs: vec![], lateness_ms: 0, emit: Emit::Final };
 
 fn settings() -> Settings {
     Settings {
@@ -176,10 +176,10 @@ impl Shell {
                     idle: false,
                     finished: self.finished,
                 }],
-                next_ends: vec![self.next_end()],
+                windows: vec![OpenWindows { next_end: self.next_end(), changed: vec![] }],
                 cold: false,
             }),
-            Effect::Fire { end, .. } => {
+            Effect::Fire(Firing { end, .. }) => {
                 self.log.push(format!("fired {end}"));
                 self.windows.retain(|window| *window != end);
                 Event::Fired(FiredReport { worker: 0, next_ends: vec![self.next_end()], output_bytes: 600 })
@@ -665,8 +665,8 @@ fn a_stop_while_an_unchanged_barrier_aligns_ends_at_once() {
         idle: false,
         finished: false,
     };
-    let (partitions, next_ends) = (vec![partition], vec![None]);
-    shell.event(Event::AtBarrier(BarrierReport { worker: 0, partitions, next_ends, cold: false }));
+    let (partitions, windows) = (vec![partition], vec![OpenWindows::default()]);
+    shell.event(Event::AtBarrier(BarrierReport { worker: 0, partitions, windows, cold: false }));
     assert_eq!(shell.outcome, Some(Outcome::Done));
 }
 

@@ -37,7 +37,9 @@ impl Plans {
 }
 
 fn pipeline(shape: &Shape) -> String {
-    let Shape { size, every, lateness, second } = *shape;
+    let Shape { size, every, lateness, second, updates } = *shape;
+    let emit = if updates { "updates" } else { "final" };
+    let key = if updates { "    key: [key, window_start]\n" } else { "" };
     let window = match size == every {
         true => format!("{{ tumbling: {size}ms }}"),
         false => format!("{{ hopping: {size}ms, every: {every}ms }}"),
@@ -60,7 +62,7 @@ steps:
     group_by: [key]
     aggregate: {{ n: count(*), total: sum(value) }}
     allowed_lateness: {lateness}ms
-    emit: final
+    emit: {emit}
     late: dead_letter
 "
     );
@@ -79,7 +81,7 @@ steps:
     text += "sinks:\n";
     for step in STEPS.iter().take(shape.steps()) {
         text += &format!(
-            "  {step}:\n    from: {step}\n    topic: {step}\n    format: {{ type: json, timestamps: epoch_ms }}\n"
+            "  {step}:\n    from: {step}\n    topic: {step}\n{key}    format: {{ type: json, timestamps: epoch_ms }}\n"
         );
     }
     text + "dead_letter: { topic: dead }

@@ -1,6 +1,6 @@
 //! The plainest worker that a protocol can have: a map from group and window to count and sum.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onceflow_protocol::Frontiers;
 
@@ -17,24 +17,47 @@ pub struct Fold {
     index: usize,
     /// What it has of each window.
     pub state: FoldState,
-    purged: Vec<i64>,
+    /// Groups of windows that have fired that have changed since the last freeze, where those are emitted again.
+    changed: BTreeSet<(i64, u8)>,
+    frontiers: Vec<Frontiers>,
 }
 
 impl Fold {
     /// Worker `index` of `workers`, with nothing in it.
     pub fn new(shape: Shape, index: usize, workers: usize, frontiers: &[Frontiers]) -> Fold {
-        let purged = frontiers.iter().map(|frontiers| frontiers.purged).collect();
-        Fold { shape, workers, index, state: FoldState::new(), purged }
+        let (state, changed) = (FoldState::new(), BTreeSet::new());
+        Fold { shape, workers, index, state, changed, frontiers: frontiers.to_vec() }
     }
 
     /// Adds a record; whether it was late.
     pub fn add(&mut self, input: &Input) -> bool {
         let mut late = true;
-        for end in self.shape.ends(input.ts).filter(|end| *end > self.purged[0]) {
+        let Frontiers { fired, purged } = self.frontiers[0];
+        for end in self.shape.ends(input.ts).filter(|end| *end > purged) {
             late = false;
             add(&mut self.state, (0, end, input.key), (1, input.value));
+            if self.shape.updates && end <= fired {
+                self.changed.insert((end, input.key));
+            }
         }
         late
+    }
+
+    /// Ends of windows that have fired and have changed since the last freeze.
+    pub fn changed_ends(&self) -> Vec<i64> {
+        let mut ends: Vec<i64> = self.changed.iter().map(|(end, _)| *end).collect();
+        ends.dedup();
+        ends
+    }
+
+    /// What has changed of one of them.
+    pub fn changed_keys(&self, end: i64) -> Vec<u8> {
+        self.changed.range((end, 0)..=(end, u8::MAX)).map(|(_, key)| *key).collect()
+    }
+
+    /// A freeze: nothing has changed.
+    pub fn forget_changes(&mut self) {
+        self.changed.clear();
     }
 
     /// Adds another worker's state.
@@ -51,10 +74,13 @@ impl Fold {
         next.filter(|((of, ..), _)| *of == step).map(|((_, end, _), _)| *end)
     }
 
-    /// What it has of a window, by the worker that owns the key.
-    pub fn close(&self, step: usize, end: i64) -> Vec<Vec<(u8, i64, i64)>> {
+    /// What it has of a window, or of some keys of it, by the worker that owns the key.
+    pub fn close(&self, step: usize, end: i64, only: Option<&BTreeSet<u8>>) -> Vec<Vec<(u8, i64, i64)>> {
         let mut parts = vec![vec![]; self.workers];
-        for ((.., key), (count, sum)) in self.state.range((step, end, 0)..=(step, end, u8::MAX)) {
+        let of_window = self.state.range((step, end, 0)..=(step, end, u8::MAX));
+        for ((.., key), (count, sum)) in
+            of_window.filter(|((.., key), _)| only.is_none_or(|only| only.contains(key)))
+        {
             parts[usize::from(*key) % self.workers].push((*key, *count, *sum));
         }
         parts
@@ -78,7 +104,7 @@ impl Fold {
 
     /// Moves a step's frontiers and drops what is purged.
     pub fn advance(&mut self, step: usize, frontiers: Frontiers) {
-        self.purged[step] = frontiers.purged;
+        self.frontiers[step] = frontiers;
         self.state.retain(|(of, end, _), _| *of != step || *end > frontiers.purged);
     }
 }

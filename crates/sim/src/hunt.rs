@@ -13,6 +13,7 @@ const OF_THE_ENGINE: &[Planted] = &[
     Planted::RowsLostByEviction,
     Planted::RowsDoubledByEviction,
     Planted::OldExtentsKept,
+    Planted::ChangesLostByEviction,
 ];
 
 /// Each must be found within `seeds` seeds.

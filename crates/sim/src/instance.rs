@@ -298,11 +298,11 @@ impl Instance {
                 self.pass_rows = 0;
                 workers(run, ToWorker::Barrier);
             }
-            Effect::Fire { step, end } => {
+            Effect::Fire(firing) => {
                 if self.ends.is_some() || self.draining {
                     outside.judge.bounded();
                 }
-                workers(run, ToWorker::Fire(step, end));
+                workers(run, ToWorker::Fire(firing));
             }
             Effect::Freeze { epoch, frontiers, hold } => {
                 let left = |worker: &WorkerThread| {

@@ -31,8 +31,10 @@ struct Partition {
 struct Reference {
     partitions: Vec<Partition>,
     frontiers: Vec<Frontiers>,
-    /// What each window that has not fired holds.
+    /// What each window that is not purged holds.
     open: FoldState,
+    /// Groups of them that have changed since they were last emitted, if ever.
+    owed: BTreeSet<(usize, i64, u8)>,
     late: BTreeSet<(usize, i64)>,
     counts: Counts,
 }
@@ -179,6 +181,7 @@ impl Judge {
                 decision.epoch, decision.counts
             ));
         }
+        self.now.open.retain(|(step, end, _), _| *end > frontiers[*step].purged);
         self.now.frontiers = frontiers;
         self.last = Some(decision.clone());
         if let Some(then) = &mut self.then {
@@ -213,6 +216,7 @@ impl Judge {
         for id in new {
             if let Some(step) = id.strip_prefix("discard-state:").and_then(|id| id.split(':').next()) {
                 self.now.open.retain(|(of, ..), _| STEPS[*of] != step);
+                self.now.owed.retain(|(of, ..)| STEPS[*of] != step);
             }
         }
         Ok(went_back)
@@ -239,7 +243,8 @@ impl Judge {
             return Err(format!("{} was decided, but {missing} is not in the storage", reference.file));
         }
         for (now, before) in manifest.frontiers.iter().zip(&self.now.frontiers) {
-            if now.purged < before.purged || now.fired != now.purged {
+            let once = !self.shape.updates && now.fired != now.purged;
+            if now.purged < before.purged || now.fired < before.fired || now.fired < now.purged || once {
                 return Err(format!("frontiers went from {before:?} to {now:?}"));
             }
         }
@@ -318,6 +323,7 @@ impl Judge {
         for end in ends {
             let group = self.now.open.entry((0, end, input.key)).or_default();
             *group = (group.0 + 1, group.1 + input.value);
+            self.now.owed.insert((0, end, input.key));
         }
         Ok(())
     }
@@ -329,9 +335,12 @@ impl Judge {
                 if of != step {
                     continue;
                 }
-                match self.now.open.remove(&(step, end, key)) {
-                    None => return Err(format!("{row:?}: it was emitted before, or has no records")),
-                    Some(expected) if expected != (count, sum) => {
+                if !self.now.owed.remove(&(step, end, key)) {
+                    return Err(format!("{row:?}: it was emitted before, or has no records"));
+                }
+                match self.now.open.get(&(step, end, key)) {
+                    None => return Err(format!("{row:?}: its window is closed")),
+                    Some(expected) if *expected != (count, sum) => {
                         return Err(format!(
                             "{row:?}: the records behind the positions make it {expected:?}"
                         ));
@@ -343,6 +352,7 @@ impl Judge {
                 if let Some(second) = self.shape.second_end(end).filter(in_time) {
                     let group = self.now.open.entry((1, second, key)).or_default();
                     *group = (group.0 + count, group.1 + sum);
+                    self.now.owed.insert((1, second, key));
                 }
             }
         }
@@ -351,9 +361,10 @@ impl Judge {
 
     fn nothing_is_missing(&self, frontiers: &[Frontiers]) -> Verdict {
         for (step, frontiers) in frontiers.iter().enumerate() {
-            let missing = self.now.open.range((step, i64::MIN, 0)..=(step, frontiers.fired, u8::MAX)).next();
-            if let Some((group, values)) = missing {
-                return Err(format!("{group:?} with {values:?} has fired, but nobody emitted it"));
+            let missing = self.now.owed.range((step, i64::MIN, 0)..=(step, frontiers.fired, u8::MAX)).next();
+            if let Some(group) = missing {
+                let values = self.now.open.get(group);
+                return Err(format!("{group:?} with {values:?} has fired, but nobody emitted it as it is"));
             }
         }
         Ok(())
@@ -384,6 +395,6 @@ impl Judge {
     /// Everything up to `ends` was taken in, and no window that ends at or before `fired` is left.
     pub fn is_complete(&self, ends: &[i64], fired: i64) -> bool {
         let taken = self.now.partitions.iter().zip(ends).all(|(known, end)| known.next >= *end);
-        taken && self.now.open.keys().all(|(_, end, _)| *end > fired)
+        taken && self.now.owed.iter().all(|(_, end, _)| *end > fired)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use onceflow_protocol::coordinator::{Effect, Event, Failure};
+use onceflow_protocol::coordinator::{Effect, Event, Failure, Firing};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
 
 use crate::row::Row;
-use crate::task::{Frozen, Part};
+use crate::task::{Changed, Frozen, Part};
 use crate::worker::WorkerThread;
 
 /// To the sink.
@@ -43,7 +43,9 @@ pub enum ToWorker {
     /// Stand still and report.
     Barrier,
     /// Close a window.
-    Fire(usize, i64),
+    Fire(Firing),
+    /// What a worker has changed of the window that is emitted again.
+    Changed(usize, Changed),
     /// A worker's part of the window that fires.
     Part(usize, Part),
     /// Purge, copy out, go on unless told to stand.

@@ -1,5 +1,7 @@
 //! What flows: input records and output rows, in the only form that checks need.
 
+use onceflow_protocol::coordinator::Emit;
+
 /// A record of a source partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input {
@@ -49,6 +51,8 @@ pub struct Shape {
     pub lateness: i64,
     /// Length of the second step's tumbling windows, milliseconds; none without a second step.
     pub second: Option<i64>,
+    /// The first step emits results again when they have changed.
+    pub updates: bool,
 }
 
 /// Allowed disorder, milliseconds.
@@ -58,11 +62,13 @@ pub const DELAY: i64 = 20;
 pub const STEPS: [&str; 2] = ["first", "second"];
 
 /// The shapes that seeds draw from; few, since the engine compiles a plan for each.
-pub const SHAPES: [Shape; 4] = [
-    Shape { size: 100, every: 100, lateness: 0, second: None },
-    Shape { size: 100, every: 100, lateness: 50, second: None },
-    Shape { size: 150, every: 50, lateness: 0, second: None },
-    Shape { size: 100, every: 100, lateness: 30, second: Some(300) },
+pub const SHAPES: [Shape; 6] = [
+    Shape { size: 100, every: 100, lateness: 0, second: None, updates: false },
+    Shape { size: 100, every: 100, lateness: 50, second: None, updates: false },
+    Shape { size: 150, every: 50, lateness: 0, second: None, updates: false },
+    Shape { size: 100, every: 100, lateness: 30, second: Some(300), updates: false },
+    Shape { size: 100, every: 100, lateness: 150, second: None, updates: true },
+    Shape { size: 150, every: 50, lateness: 80, second: None, updates: true },
 ];
 
 impl Shape {
@@ -76,6 +82,11 @@ impl Shape {
     /// End of the second step's window that holds a result of the window that ends at `end`.
     pub fn second_end(&self, end: i64) -> Option<i64> {
         self.second.map(|size| (end - 1).div_euclid(size) * size + size)
+    }
+
+    /// When the first step's results are emitted.
+    pub fn emit(&self) -> Emit {
+        if self.updates { Emit::Updates } else { Emit::Final }
     }
 
     /// Windowed steps.

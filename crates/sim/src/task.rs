@@ -1,8 +1,10 @@
 //! What a worker computes with: the plain fold, or the engine.
 
-use onceflow_engine::state::window_state::Partials;
+use onceflow_engine::state::key::Keys;
+use onceflow_engine::state::window_state::{ChangedGroups, Partials};
 use onceflow_engine::worker::WorkerError;
 use onceflow_engine::worker::barrier::FrozenStep;
+use onceflow_protocol::coordinator::OpenWindows;
 use onceflow_protocol::{Counts, Frontiers};
 
 use crate::engine::EngineTask;
@@ -24,6 +26,15 @@ pub enum Part {
     Fold(Vec<(u8, i64, i64)>),
     /// The engine's.
     Engine(Partials),
+}
+
+/// What a worker has changed of a window that has fired.
+#[derive(Clone, Debug)]
+pub enum Changed {
+    /// Keys.
+    Fold(Vec<u8>),
+    /// The engine's.
+    Engine(Keys),
 }
 
 /// What changed in an epoch.
@@ -68,11 +79,40 @@ impl Task {
         }
     }
 
-    /// What it has of a window, by owner.
-    pub fn close(&mut self, step: usize, end: i64) -> Result<Vec<Part>, WorkerError> {
+    /// What it has of a step's windows.
+    pub fn windows(&self, step: usize, fired: i64) -> Result<OpenWindows, WorkerError> {
+        let changed = match self {
+            Task::Fold(fold, _) if step == 0 => fold.changed_ends(),
+            Task::Fold(..) => vec![],
+            Task::Engine(task) => task.worker.changed_ends(step)?,
+        };
+        Ok(OpenWindows { next_end: self.next_end(step, fired)?, changed })
+    }
+
+    /// What it has changed of a window that has fired.
+    pub fn changed(&self, step: usize, end: i64) -> Result<Changed, WorkerError> {
         Ok(match self {
-            Task::Fold(fold, _) => fold.close(step, end).into_iter().map(Part::Fold).collect(),
-            Task::Engine(task) => task.worker.close(step, end)?.into_iter().map(Part::Engine).collect(),
+            Task::Fold(fold, _) => Changed::Fold(fold.changed_keys(end)),
+            Task::Engine(task) => Changed::Engine(task.worker.changed_keys(step, end)?),
+        })
+    }
+
+    /// What it has of a window, or of what any worker has changed of it, by owner.
+    pub fn close(
+        &mut self,
+        step: usize,
+        end: i64,
+        only: Option<&[Changed]>,
+    ) -> Result<Vec<Part>, WorkerError> {
+        Ok(match self {
+            Task::Fold(fold, _) => {
+                let only = only.map(|changed| changed.iter().flat_map(fold_keys).collect());
+                fold.close(step, end, only.as_ref()).into_iter().map(Part::Fold).collect()
+            }
+            Task::Engine(task) => {
+                let only = only.map(engine_groups);
+                task.worker.close(step, end, only.as_ref())?.into_iter().map(Part::Engine).collect()
+            }
         })
     }
 
@@ -82,6 +122,7 @@ impl Task {
         step: usize,
         end: i64,
         parts: Vec<Part>,
+        only: Option<&[Changed]>,
         rows: &mut Vec<Row>,
     ) -> Result<(), WorkerError> {
         match self {
@@ -97,7 +138,7 @@ impl Task {
                 let own = |part| if let Part::Engine(part) = part { part } else { Partials::default() };
                 let parts: Vec<_> = parts.into_iter().map(own).collect();
                 let mut outputs = vec![];
-                task.worker.merge(step, end, &parts, &mut |output| {
+                task.worker.merge(step, end, &parts, only.map(engine_groups).as_ref(), &mut |output| {
                     outputs.push(output);
                     Ok(())
                 })?;
@@ -121,7 +162,10 @@ impl Task {
     /// Copies out what a snapshot needs.
     pub fn freeze(&mut self) -> Result<Frozen, WorkerError> {
         Ok(match self {
-            Task::Fold(fold, _) => Frozen::Fold(fold.state.clone()),
+            Task::Fold(fold, _) => {
+                fold.forget_changes();
+                Frozen::Fold(fold.state.clone())
+            }
             Task::Engine(task) => Frozen::Engine(task.worker.freeze()?),
         })
     }
@@ -149,4 +193,16 @@ impl Task {
             }
         }
     }
+}
+
+fn fold_keys(changed: &Changed) -> impl Iterator<Item = u8> {
+    let keys = if let Changed::Fold(keys) = changed { keys.as_slice() } else { &[] };
+    keys.iter().copied()
+}
+
+fn engine_groups(changed: &[Changed]) -> ChangedGroups {
+    ChangedGroups::new(changed.iter().filter_map(|changed| match changed {
+        Changed::Engine(keys) => Some(keys),
+        Changed::Fold(_) => None,
+    }))
 }

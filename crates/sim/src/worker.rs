@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use onceflow_engine::worker::WorkerError;
 use onceflow_protocol::coordinator::{
-    BarrierReport, Event, Failure, FiredReport, FrozenReport, Load, PartitionReport,
+    BarrierReport, Event, Failure, FiredReport, Firing, FrozenReport, Load, OpenWindows, PartitionReport,
 };
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock};
@@ -15,7 +15,7 @@ use crate::kafka::{SOURCES, Value};
 use crate::messages::{Mail, Outbox, ToKeeper, ToSink, ToWorker};
 use crate::outside::Outside;
 use crate::row::Row;
-use crate::task::{Part, Task};
+use crate::task::{Changed, Part, Task};
 
 /// Silence while a partition was not asked for longer than this says nothing about it, milliseconds.
 const GAP_MS: u64 = 200;
@@ -59,8 +59,9 @@ pub struct WorkerThread {
     /// Messages to it.
     pub inbox: VecDeque<ToWorker>,
     standing: bool,
+    changed: Vec<Option<Changed>>,
     parts: Vec<Option<Part>>,
-    firing: Option<(usize, i64)>,
+    firing: Option<Firing>,
     fired: Vec<i64>,
 }
 
@@ -91,6 +92,7 @@ impl WorkerThread {
             frontiers,
             inbox: VecDeque::new(),
             standing: false,
+            changed: vec![None; workers],
             parts: vec![None; workers],
             firing: None,
         }
@@ -204,8 +206,8 @@ impl WorkerThread {
         while let Some(end) =
             self.task.next_end(0, self.fired[0])?.filter(|end| newest.is_some_and(|newest| *end <= newest.0))
         {
-            let parts = self.task.close(0, end)?;
-            self.task.merge(0, end, parts, rows)?;
+            let parts = self.task.close(0, end, None)?;
+            self.task.merge(0, end, parts, None, rows)?;
             self.fired[0] = end;
         }
         Ok(())
@@ -227,16 +229,20 @@ impl WorkerThread {
     ) -> Result<(), WorkerError> {
         match message {
             ToWorker::Barrier => self.barrier(out),
-            ToWorker::Fire(step, end) => {
-                self.firing = Some((step, end));
-                for (owner, part) in self.task.close(step, end)?.into_iter().enumerate() {
-                    if owner == self.index {
-                        self.parts[owner] = Some(part);
-                    } else {
-                        out.push_back(Mail::Worker(owner, ToWorker::Part(self.index, part)));
+            ToWorker::Fire(firing) => {
+                self.firing = Some(firing);
+                if firing.again {
+                    let changed = self.task.changed(firing.step, firing.end)?;
+                    for peer in (0..self.workers).filter(|peer| *peer != self.index) {
+                        out.push_back(Mail::Worker(peer, ToWorker::Changed(self.index, changed.clone())));
                     }
+                    self.changed[self.index] = Some(changed);
                 }
-                self.merge_if_complete(shared, out)
+                self.close_if_all_told(shared, out)
+            }
+            ToWorker::Changed(from, changed) => {
+                self.changed[from] = Some(changed);
+                self.close_if_all_told(shared, out)
             }
             ToWorker::Part(from, part) => {
                 self.parts[from] = Some(part);
@@ -277,7 +283,7 @@ impl WorkerThread {
         let report = BarrierReport {
             worker: self.index,
             partitions: partitions.collect(),
-            next_ends: self.next_ends()?,
+            windows: self.windows()?,
             cold: self.task.has_cold(),
         };
         out.push_back(Mail::Driver(Event::AtBarrier(report)));
@@ -301,17 +307,45 @@ impl WorkerThread {
         self.fired.iter().enumerate().map(|(step, fired)| self.task.next_end(step, *fired)).collect()
     }
 
-    fn merge_if_complete(&mut self, shared: &mut Shared, out: &mut Outbox) -> Result<(), WorkerError> {
-        let Some((step, end)) = self.firing.filter(|_| self.parts.iter().all(Option::is_some)) else {
+    /// Hands over its part of a window, once it knows what all have changed of one that is emitted again.
+    fn close_if_all_told(&mut self, shared: &mut Shared, out: &mut Outbox) -> Result<(), WorkerError> {
+        let Some(Firing { step, end, again }) = self.firing.filter(|_| self.parts[self.index].is_none())
+        else {
             return Ok(());
         };
+        let changed: Vec<Changed> = self.changed.iter().flatten().cloned().collect();
+        if again && changed.len() < self.workers {
+            return Ok(());
+        }
+        for (owner, part) in self.task.close(step, end, again.then_some(&changed))?.into_iter().enumerate() {
+            if owner == self.index {
+                self.parts[owner] = Some(part);
+            } else {
+                out.push_back(Mail::Worker(owner, ToWorker::Part(self.index, part)));
+            }
+        }
+        self.merge_if_complete(shared, out)
+    }
+
+    fn windows(&self) -> Result<Vec<OpenWindows>, WorkerError> {
+        self.fired.iter().enumerate().map(|(step, fired)| self.task.windows(step, *fired)).collect()
+    }
+
+    fn merge_if_complete(&mut self, shared: &mut Shared, out: &mut Outbox) -> Result<(), WorkerError> {
+        let Some(firing) = self.firing.filter(|_| self.parts.iter().all(Option::is_some)) else {
+            return Ok(());
+        };
+        let Firing { step, end, again } = firing;
         self.firing = None;
         let parts = self.parts.iter_mut().filter_map(Option::take).collect();
+        let changed: Vec<Changed> = self.changed.iter_mut().filter_map(Option::take).collect();
         let mut rows = vec![];
-        self.task.merge(step, end, parts, &mut rows)?;
+        self.task.merge(step, end, parts, again.then_some(&changed), &mut rows)?;
         let output_bytes = rows.len() as u64;
         self.emit(rows, shared, out);
-        self.fired[step] = end;
+        if !again {
+            self.fired[step] = end;
+        }
         let report = FiredReport { worker: self.index, next_ends: self.next_ends()?, output_bytes };
         out.push_back(Mail::Driver(Event::Fired(report)));
         Ok(())

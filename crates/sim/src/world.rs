@@ -1,7 +1,7 @@
 //! One seed from beginning to end: faults, then calm, then the question whether everything came out.
 
 use onceflow_protocol::coordinator::{
-    Fate, Outcome, Phase, Requests, Restart, Settings, TimeInput, WindowedStep,
+    Emit, Fate, Outcome, Phase, Requests, Restart, Settings, TimeInput, WindowedStep,
 };
 
 use crate::coverage::Coverage;
@@ -106,8 +106,13 @@ fn run_through(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
 }
 
 fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
-    let first = WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: shape.lateness };
-    let second = shape.second.map(|_| WindowedStep { inputs: vec![TimeInput::Step(0)], lateness_ms: 0 });
+    let first =
+        WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: shape.lateness, emit: shape.emit() };
+    let second = shape.second.map(|_| WindowedStep {
+        inputs: vec![TimeInput::Step(0)],
+        lateness_ms: 0,
+        emit: Emit::Final,
+    });
     Settings {
         transactional_id: "sim.p.0".into(),
         sources: vec!["events".into()],

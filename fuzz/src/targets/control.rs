@@ -4,8 +4,9 @@
 use onceflow_engine::state::cold::{ColdSnapshot, Run};
 use onceflow_engine::state::extents::LiveExtents;
 use onceflow_protocol::coordinator::{
-    BarrierReport, ControlRecord, Coordinator, Effect, Event, FiredReport, FrozenReport, Load,
-    PartitionReport, Phase, Requests, Restart, Restored, Settings, TimeInput, Traces, WindowedStep,
+    BarrierReport, ControlRecord, Coordinator, Effect, Emit, Event, FiredReport, Firing, FrozenReport, Load,
+    OpenWindows, PartitionReport, Phase, Requests, Restart, Restored, Settings, TimeInput, Traces,
+    WindowedStep,
 };
 use onceflow_protocol::{
     Claim, ClaimId, Counts, Decision, Epoch, EventTime, FORMAT_VERSION, Frontiers, ManifestRef, NextOffset,
@@ -49,7 +50,7 @@ fn settings() -> Settings {
         transactional_id: "t".to_owned(),
         sources: vec!["s".to_owned()],
         renamed: vec![],
-        steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 10 }],
+        steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 10, emit: Emit::Final }],
         workers: 1,
         interval_ms: 1_000,
         min_pause_ms: 0,
@@ -141,7 +142,7 @@ impl<'d, 'b> World<'d, 'b> {
             }
             Effect::StartWorkers(_) => Event::WorkersStarted,
             Effect::Barrier => Event::AtBarrier(self.at_barrier(coordinator.positions())),
-            Effect::Fire { step, end } => {
+            Effect::Fire(Firing { step, end, .. }) => {
                 assert!(step == 0 && end > self.frontiers.fired, "{end} fires after {:?}", self.frontiers);
                 self.frontiers.fired = end;
                 Event::Fired(FiredReport { worker: 0, next_ends: vec![self.next_end()], output_bytes: 1 })
@@ -190,7 +191,7 @@ impl<'d, 'b> World<'d, 'b> {
         BarrierReport {
             worker: 0,
             partitions,
-            next_ends: vec![self.next_end()],
+            windows: vec![OpenWindows { next_end: self.next_end(), changed: vec![] }],
             cold: self.draw.byte() > 200,
         }
     }

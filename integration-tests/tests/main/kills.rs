@@ -8,7 +8,7 @@ use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::rng::Rng;
 use onceflow_integration_tests::scenario::{Scenario, Settings};
 use onceflow_integration_tests::topic::Live;
-use onceflow_integration_tests::verify::verify;
+use onceflow_integration_tests::verify::{verify, verify_updates};
 
 const KILLS: u32 = 20;
 
@@ -21,7 +21,10 @@ fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
     let scenario = Scenario::new(name);
     scenario.create_topics(4);
     let file = scenario.write_windowed(&settings);
-    let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders(seed).endless());
+    // Windows that fire before all of their records have come, within the lateness.
+    let disorder_ms = if settings.updates { 120_000 } else { Orders::default().disorder_ms };
+    let orders = Orders { disorder_ms, ..orders(seed) };
+    let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders.endless());
     let mut rng = Rng::new(seed);
     let mut evicted = false;
     for kill in 0..KILLS {
@@ -40,7 +43,15 @@ fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
     }
     live.stop();
     Daemon::run_until_end(&scenario, &file);
-    let verdict = verify(&scenario, settings.window);
+    let verdict = match settings.updates {
+        false => verify(&scenario, settings.window),
+        true => {
+            let (verdict, replaced) = verify_updates(&scenario, settings.window);
+            println!("{name}: {replaced} rows were replaced");
+            assert!(replaced > 1_000, "{replaced} rows were replaced: too few to show anything");
+            verdict
+        }
+    };
     println!("{name}: {KILLS} kills, {verdict:?}, {} decisions", scenario.decisions().len());
     assert!(verdict.late > 100 && verdict.broken > 100, "{verdict:?}");
     assert!(
@@ -51,20 +62,24 @@ fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
 }
 
 macro_rules! scenarios {
-    ($($name:ident: $seed:literal, $parallelism:literal, $window:ident;)*) => {$(
+    ($($name:ident: $seed:literal, $parallelism:literal, $window:ident, $updates:literal;)*) => {$(
         #[test]
         fn $name() {
-            let settings = Settings { window: Window::$window, parallelism: $parallelism, lateness: "6m", ..Settings::default() };
+            let settings = Settings {
+                window: Window::$window, parallelism: $parallelism, lateness: "6m", updates: $updates, ..Settings::default()
+            };
             check(&stringify!($name).replace('_', "-"), $seed, settings, false);
         }
     )*};
 }
 
 scenarios! {
-    tumbling_with_one_worker: 11, 1, TUMBLING;
-    tumbling_with_two_workers: 12, 2, TUMBLING;
-    hopping_with_one_worker: 13, 1, HOPPING;
-    hopping_with_two_workers: 14, 2, HOPPING;
+    tumbling_with_one_worker: 11, 1, TUMBLING, false;
+    tumbling_with_two_workers: 12, 2, TUMBLING, false;
+    hopping_with_one_worker: 13, 1, HOPPING, false;
+    hopping_with_two_workers: 14, 2, HOPPING, false;
+    updates_of_tumbling_with_one_worker: 15, 1, TUMBLING, true;
+    updates_of_hopping_with_two_workers: 16, 2, HOPPING, true;
 }
 
 /// The same with a budget that is reached all the time, so that panes go to RocksDB and come back merged.
@@ -73,11 +88,16 @@ mod evicting {
     use super::*;
 
     macro_rules! scenarios {
-        ($($name:ident: $seed:literal, $parallelism:literal, $window:ident;)*) => {$(
+        ($($name:ident: $seed:literal, $parallelism:literal, $window:ident, $updates:literal;)*) => {$(
             #[test]
             fn $name() {
                 let settings = Settings {
-                    window: Window::$window, parallelism: $parallelism, lateness: "6m", memory: "8MiB", ..Settings::default()
+                    window: Window::$window,
+                    parallelism: $parallelism,
+                    lateness: "6m",
+                    memory: "8MiB",
+                    updates: $updates,
+                    ..Settings::default()
                 };
                 check(&format!("evicting-{}", stringify!($name).replace('_', "-")), $seed, settings, true);
             }
@@ -85,10 +105,11 @@ mod evicting {
     }
 
     scenarios! {
-        tumbling_with_one_worker: 21, 1, TUMBLING;
-        tumbling_with_two_workers: 22, 2, TUMBLING;
-        hopping_with_one_worker: 23, 1, HOPPING;
-        hopping_with_two_workers: 24, 2, HOPPING;
+        tumbling_with_one_worker: 21, 1, TUMBLING, false;
+        tumbling_with_two_workers: 22, 2, TUMBLING, false;
+        hopping_with_one_worker: 23, 1, HOPPING, false;
+        hopping_with_two_workers: 24, 2, HOPPING, false;
+        updates_with_two_workers: 25, 2, TUMBLING, true;
     }
 }
 

@@ -188,6 +188,7 @@ impl Decoder {
             columns: RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?,
             event_time: Int64Array::from(event_time),
             origin: Some(UInt32Array::from(origin)),
+            retracted: false,
         };
         Ok(Decoded { batch, failed, skipped, next })
     }

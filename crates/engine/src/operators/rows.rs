@@ -30,6 +30,18 @@ pub(crate) fn keep_where(condition: &Expr, rows: &Batch) -> Result<(Batch, Faile
     Ok((kept, evaluated.failed))
 }
 
+/// The rows for which `condition` is not true, without those for which it fails.
+pub(crate) fn held_back_by(condition: &Expr, rows: &Batch) -> Result<Batch, ArrowError> {
+    let evaluated = condition.evaluate(&rows.columns);
+    let values = evaluated
+        .values
+        .as_boolean_opt()
+        .ok_or_else(|| ArrowError::InvalidArgumentError("a condition that is not boolean".into()))?;
+    let mut held_back: Vec<bool> = values.iter().map(|value| value != Some(true)).collect();
+    evaluated.failed.iter().for_each(|(row, _)| held_back[*row as usize] = false);
+    rows.filter(&held_back.into())
+}
+
 /// The values of all expressions for the rows where none of them fails. Returns those rows, too.
 pub(crate) fn evaluate_all<'e>(
     exprs: impl Iterator<Item = &'e Expr>,
@@ -91,6 +103,7 @@ pub(crate) fn unnest(rows: Batch, column: usize, schema: &SchemaRef) -> Result<(
         columns: RecordBatch::try_new(schema.clone(), columns)?,
         event_time: Int64Array::from(take(&rows.event_time, &of_row, None)?.to_data()),
         origin: origin.map(|origin| UInt32Array::from(origin.to_data())),
+        retracted: rows.retracted,
     };
     Ok((unnested, empty))
 }

@@ -99,6 +99,8 @@ enum Topic<'a> {
 }
 
 enum Values<'a> {
+    /// Null values: what was written before is taken away.
+    Null,
     Json(JsonRows<'a>),
     Csv(CsvRows<'a>),
     Incoming,
@@ -243,7 +245,7 @@ impl SinkWriter {
             timestamps,
             partitions,
             keys: self.bind_key(&batch.columns)?,
-            values: self.bind_value(&batch.columns)?,
+            values: if batch.retracted { Values::Null } else { self.bind_value(&batch.columns)? },
             headers,
         })
     }
@@ -320,6 +322,7 @@ impl SinkWriter {
         }
         rows.write_key(row, origin, messages, &mut record).map_err(encode)?;
         match &rows.values {
+            Values::Null => record.value_bytes(None),
             Values::Json(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
             Values::Csv(values) => record.value(|bytes| values.write(row, bytes)).map_err(encode)?,
             Values::Raw(column) => {

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{Delay, WindowSpec};
 
 use crate::diagnostics::Secrets;
@@ -343,8 +344,10 @@ pub struct Window {
     pub aggregates: Vec<Aggregate>,
     /// `having`, over the output schema.
     pub having: Option<Expr>,
-    /// `allowed_lateness`, milliseconds: a window fires (`emit: final`) this long after its end.
+    /// `allowed_lateness`, milliseconds: so long after its end a window closes.
     pub lateness_ms: i64,
+    /// When results are emitted.
+    pub emit: Emit,
     /// What happens to rows whose windows are all closed.
     pub late: Late,
     /// What the state depends on (sizes, groups with their types and expressions) in one canonical spelling, a line each: state that

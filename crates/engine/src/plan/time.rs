@@ -13,11 +13,13 @@ impl Plan {
     /// The windowed steps, by number, as the protocol sees them.
     pub fn windowed_steps(&self) -> Vec<WindowedStep> {
         let windowed = self.windowed();
-        let step = |step: &usize| WindowedStep {
-            inputs: self.time_inputs(&self.steps[*step].inputs, &windowed),
-            lateness_ms: self.steps[*step].window.as_ref().map_or(0, |window| window.lateness_ms),
+        let step = |step: &usize| {
+            let step = &self.steps[*step];
+            let inputs = self.time_inputs(&step.inputs, &windowed);
+            let window = step.window.as_ref()?;
+            Some(WindowedStep { inputs, lateness_ms: window.lateness_ms, emit: window.emit })
         };
-        windowed.iter().map(step).collect()
+        windowed.iter().filter_map(step).collect()
     }
 
     /// What the time of these streams depends on: sources, and windowed steps; steps without a window pass time on.

@@ -6,10 +6,12 @@
 
 mod pipeline_test;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use onceflow_protocol::coordinator::{PartitionReport, Pass, Reach, WindowedStep, source_reach};
+use onceflow_protocol::coordinator::{
+    Firing, OpenWindows, PartitionReport, Pass, Reach, WindowedStep, source_reach,
+};
 use onceflow_protocol::{Disorder, Frontiers, NextOffset, PartitionClock, Watermark, WentBack};
 
 use crate::message::OwnedMessage;
@@ -17,7 +19,7 @@ use crate::output::{DEAD_LETTER_SINK, Output, OutputRecord};
 use crate::plan::Plan;
 use crate::state::cold::{MemoryColdStore, MemoryRuns, Run};
 use crate::state::rows::EncodedRows;
-use crate::state::window_state::{Change, FrozenPane, Origin};
+use crate::state::window_state::{Change, ChangedGroups, FrozenPane, Origin};
 use crate::worker::{Counts, StepStart, Worker, WorkerError};
 
 pub use pipeline_test::{Failure, rehearse};
@@ -295,17 +297,16 @@ impl Rehearsal {
         let mut pass = Pass::new(reaches.contains(&Reach::End));
         let mut fired: Vec<i64> = self.frontiers.iter().map(|frontiers| frontiers.fired).collect();
         loop {
-            let mut next_ends = vec![];
-            for (step, fired) in fired.iter().enumerate() {
-                let ends = self.workers.iter().map(|worker| worker.next_end_after(step, *fired));
-                next_ends.push(ends.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().min());
+            let windows = fired.iter().enumerate().map(|(step, fired)| self.windows(step, *fired));
+            let windows: Vec<OpenWindows> = windows.collect::<Result<_, _>>()?;
+            let source = |source: usize| reaches[source];
+            let next = pass.next(&self.steps, &mut self.frontiers, source, |step| windows[step].clone());
+            let Some(firing) = next else { break };
+            pass.fire(firing);
+            self.fire(firing)?;
+            if !firing.again {
+                fired[firing.step] = firing.end;
             }
-            let next =
-                pass.next(&self.steps, &mut self.frontiers, |source| reaches[source], |step| next_ends[step]);
-            let Some((step, end)) = next else { break };
-            pass.fire(end);
-            self.fire(step, end)?;
-            fired[step] = end;
         }
         for worker in &mut self.workers {
             for (step, frontiers) in self.frontiers.iter().enumerate() {
@@ -315,13 +316,31 @@ impl Rehearsal {
         self.commit()
     }
 
-    fn fire(&mut self, step: usize, end: i64) -> Result<(), WorkerError> {
-        let closed = self.workers.iter().map(|worker| worker.close(step, end));
+    /// What all workers have of a step's windows.
+    fn windows(&self, step: usize, fired: i64) -> Result<OpenWindows, WorkerError> {
+        let (mut next_end, mut changed) = (None, BTreeSet::new());
+        for worker in &self.workers {
+            let own = worker.next_end_after(step, fired)?;
+            next_end = [next_end, own].into_iter().flatten().min();
+            changed.extend(worker.changed_ends(step)?);
+        }
+        Ok(OpenWindows { next_end, changed: changed.into_iter().collect() })
+    }
+
+    fn fire(&mut self, Firing { step, end, again }: Firing) -> Result<(), WorkerError> {
+        let mut changed = None;
+        if again {
+            let keys = self.workers.iter().map(|worker| worker.changed_keys(step, end));
+            let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
+            changed = Some(ChangedGroups::new(keys.iter()));
+        }
+        let changed = changed.as_ref();
+        let closed = self.workers.iter().map(|worker| worker.close(step, end, changed));
         let closed: Vec<_> = closed.collect::<Result<_, _>>()?;
         for owner in 0..self.workers.len() {
             let partials: Vec<_> = closed.iter().map(|partials| partials[owner].clone()).collect();
             let mut outputs = vec![];
-            self.workers[owner].merge(step, end, &partials, &mut |output| {
+            self.workers[owner].merge(step, end, &partials, changed, &mut |output| {
                 outputs.push(output);
                 Ok(())
             })?;

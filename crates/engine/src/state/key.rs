@@ -92,7 +92,7 @@ pub fn fixed_bytes(data_type: &DataType) -> usize {
 }
 
 /// The keys of a batch, one per row, with their hashes. Meant to be kept and filled again, batch after batch.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keys {
     bytes: Vec<u8>,
     ends: Vec<usize>,

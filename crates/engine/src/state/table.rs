@@ -323,13 +323,21 @@ impl GroupTable {
     pub fn merge_table(&mut self, other: &GroupTable, lanes: std::ops::Range<u16>) -> Result<(), StateError> {
         let picked: Vec<u32> =
             other.groups().filter(|&group| lanes.contains(&key::lane(other.hash(group)))).collect();
+        self.merge_groups(other, &picked)
+    }
+
+    /// Adds the partial states of these groups of another table to this one's.
+    ///
+    /// # Errors
+    /// `Bug` if the tables' layouts differ.
+    pub fn merge_groups(&mut self, other: &GroupTable, picked: &[u32]) -> Result<(), StateError> {
         let mut groups = Vec::with_capacity(picked.len());
-        for &group in &picked {
+        for &group in picked {
             groups.push(self.upsert_key(other.key(group), other.hash(group))?);
         }
         self.resize_columns();
         for (column, from) in self.columns.iter_mut().zip(&other.columns) {
-            column.merge_from(Rows::These(&picked), &groups, from.as_ref())?;
+            column.merge_from(Rows::These(picked), &groups, from.as_ref())?;
         }
         self.mark_dirty(&groups);
         Ok(())
@@ -407,6 +415,19 @@ impl GroupTable {
     /// Number of groups that changed since the bits were cleared.
     pub fn dirty_groups(&self) -> u64 {
         self.dirty.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// The groups that changed since the bits were cleared.
+    pub fn changed(&self) -> impl Iterator<Item = u32> {
+        let words = self.dirty.iter().enumerate();
+        words.flat_map(|(at, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        })
+    }
+
+    /// Clears the bits of what has changed: somebody else sees to it that all of the table is written.
+    pub fn forget_changes(&mut self) {
+        self.dirty.fill(0);
     }
 
     /// The rows of the groups that changed, in order of their numbers; the bits are cleared.

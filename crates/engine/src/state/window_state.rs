@@ -7,6 +7,9 @@
 //! 1. [`update`](WindowState::update) with each batch. Lateness is judged by the purged frontier of the last barrier.
 //! 2. At the barrier, for each window end that fires, in ascending order: every worker [`close`](WindowState::close)s, then
 //!    every owner of lanes [`merge`](WindowState::merge)s what all workers handed over and emits it. Neither changes state.
+//!    With `emit: updates`, before those: for each window that has fired and of which something has changed since
+//!    ([`changed_ends`](WindowState::changed_ends)), every worker tells which groups ([`changed_keys`](WindowState::changed_keys)), and
+//!    close and merge are about those of all workers ([`ChangedGroups`]).
 //! 3. [`purge`](WindowState::purge): panes whose last window is purged go, with their runs.
 //! 4. [`freeze`](WindowState::freeze): all panes that are left, with the rows that changed since the last freeze.
 //!
@@ -15,13 +18,14 @@
 //! The order of rows within a window is that of the tables, or of (lane, key) when a run takes part: the same for the same
 //! history of batches, evictions and restores, and nothing to rely on otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
+use hashbrown::HashTable;
 use onceflow_protocol::planted::{Planted, is_planted};
-use onceflow_protocol::{EventTime, WindowSpec};
+use onceflow_protocol::{EventTime, Frontiers, WindowSpec};
 
 use super::StateError;
 use super::aggregate::{Failed, Rows};
@@ -48,6 +52,46 @@ pub struct Updated {
     pub partly_late: u64,
     /// Rows that were added.
     pub used: u64,
+}
+
+/// Groups of a window that have changed since it was last emitted, at any worker.
+#[derive(Debug, Default)]
+pub struct ChangedGroups {
+    keys: Keys,
+    /// Places in `keys`, each key once.
+    index: HashTable<u32>,
+}
+
+impl ChangedGroups {
+    /// What the workers told.
+    pub fn new<'k>(of_workers: impl Iterator<Item = &'k Keys>) -> ChangedGroups {
+        let mut groups = ChangedGroups::default();
+        for keys in of_workers {
+            for row in 0..keys.len() {
+                groups.add(keys.get(row), keys.hash(row));
+            }
+        }
+        groups
+    }
+
+    fn add(&mut self, key: &[u8], hash: u64) {
+        if self.contains(key, hash) {
+            return;
+        }
+        let place = self.keys.len() as u32;
+        self.keys.push_hashed(key, hash);
+        let keys = &self.keys;
+        self.index.insert_unique(hash, place, |place| keys.hash(*place as usize));
+    }
+
+    fn contains(&self, key: &[u8], hash: u64) -> bool {
+        self.index.find(hash, |place| self.keys.get(*place as usize) == key).is_some()
+    }
+
+    /// Those of a table's groups that are among them.
+    fn of_table(&self, table: &GroupTable) -> Vec<u32> {
+        (0..self.keys.len()).filter_map(|row| table.find(self.keys.get(row), self.keys.hash(row))).collect()
+    }
 }
 
 /// What one worker hands to one owner when a window closes.
@@ -136,6 +180,8 @@ struct Pane {
     extents: u32,
     /// Whether the next freeze writes the whole pane.
     rewrite: bool,
+    /// Groups that were evicted since the last freeze with changes that have not been emitted.
+    unsent: Keys,
 }
 
 impl Pane {
@@ -146,10 +192,17 @@ impl Pane {
             written: 0,
             extents: 0,
             rewrite: false,
+            unsent: Keys::default(),
         })
     }
 
+    /// Whether a group has changed since the last freeze.
+    fn has_changed(&self) -> bool {
+        !self.unsent.is_empty() || self.table.changed().next().is_some()
+    }
+
     fn freeze(&mut self) -> Change {
+        self.unsent.clear();
         let (groups, dirty) = (self.table.len() as u64, self.table.dirty_groups());
         // A restore reads what is written, so that must stay within a factor of the table itself.
         let outgrown = self.written + dirty > 2 * groups + 1024 || self.extents >= MAX_EXTENTS;
@@ -266,18 +319,58 @@ impl WindowState {
         self.panes.keys().find_map(|&pane| self.spec.next_end(pane, fired))
     }
 
+    /// The ends of windows that have fired and are not purged, and of which a group has changed since the last freeze; ascending.
+    pub fn changed_ends(&self, frontiers: Frontiers) -> Vec<i64> {
+        let mut ends = BTreeSet::new();
+        // A pane whose first window has not fired is in no window that has.
+        let fired =
+            self.panes.iter().take_while(|(start, _)| self.spec.first_end(**start) <= frontiers.fired);
+        for (&start, _) in fired.filter(|(_, pane)| pane.has_changed()) {
+            let mut end = self.spec.next_end(start, frontiers.purged);
+            while let Some(changed) = end.filter(|end| *end <= frontiers.fired) {
+                ends.insert(changed);
+                end = self.spec.next_end(start, changed);
+            }
+        }
+        ends.into_iter().collect()
+    }
+
+    /// The groups that have changed here, since the last freeze, in the window that ends at `end`; a key may occur several times.
+    pub fn changed_keys(&self, end: i64) -> Keys {
+        let mut keys = Keys::default();
+        for pane in self.spec.panes(end).filter_map(|start| self.panes.get(&start)) {
+            for group in pane.table.changed() {
+                keys.push_hashed(pane.table.key(group), pane.table.hash(group));
+            }
+            for row in 0..pane.unsent.len() {
+                keys.push_hashed(pane.unsent.get(row), pane.unsent.hash(row));
+            }
+        }
+        keys
+    }
+
     /// What this worker, number `worker` of `workers`, has to contribute to the window that ends at `end`: one [`Partials`]
-    /// per owner of lanes. The rows of its own lanes are not among them: [`merge`](Self::merge) takes those from the tables,
-    /// so that a single worker copies nothing.
-    pub fn close(&self, end: i64, worker: usize, workers: usize) -> Vec<Partials> {
+    /// per owner of lanes, of all groups or of those in `only`. The rows of its own lanes are not among them: [`merge`](Self::merge) takes those
+    /// from the tables, so that a single worker copies nothing.
+    pub fn close(
+        &self,
+        end: i64,
+        only: Option<&ChangedGroups>,
+        worker: usize,
+        workers: usize,
+    ) -> Vec<Partials> {
         let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
         for pane in self.spec.panes(end).filter_map(|start| self.panes.get(&start)) {
             if workers > 1 {
-                for group in pane.table.groups() {
+                let mut hand_over = |group: u32| {
                     let owner = key::owner_of(key::lane(pane.table.hash(group)), workers);
                     if owner != worker {
                         pane.table.encode_row(group, &mut partials[owner].rows);
                     }
+                };
+                match only {
+                    None => pane.table.groups().for_each(&mut hand_over),
+                    Some(only) => only.of_table(&pane.table).into_iter().for_each(&mut hand_over),
                 }
             }
             for owner in &mut partials {
@@ -287,8 +380,8 @@ impl WindowState {
         partials
     }
 
-    /// Emits the window that ends at `end`, as far as this worker's `lanes` go: its own tables and what all workers, itself
-    /// included, handed over by [`close`](Self::close), in the order of the workers. Nothing may be added in between. Without
+    /// Emits the window that ends at `end`, or the groups of it that are in `only`, as far as this worker's `lanes` go: its own tables and what
+    /// all workers, itself included, handed over by [`close`](Self::close), in the order of the workers. Nothing may be added in between. Without
     /// cold runs the rows are added up in one more table, unless there is but one to begin with.
     ///
     /// # Errors
@@ -296,6 +389,7 @@ impl WindowState {
     pub fn merge(
         &self,
         end: i64,
+        only: Option<&ChangedGroups>,
         partials: &[Partials],
         lanes: Range<u16>,
         cold: &dyn ColdStore,
@@ -306,23 +400,39 @@ impl WindowState {
             panes.map(|pane| &pane.table).filter(|table| !table.is_empty()).collect();
         let rows: Vec<&EncodedRows> =
             partials.iter().map(|partial| &partial.rows).filter(|rows| !rows.is_empty()).collect();
+        let runs = partials.iter().flat_map(|partial| partial.runs.iter().copied());
         let window_start = self.spec.start(end);
         let mut emit = |Results { groups, aggregates, failed }: Results| {
             emit(WindowRows { groups, window_start, window_end: end, aggregates, failed })
         };
-        if partials.iter().any(|partial| !partial.runs.is_empty()) {
-            let runs = partials.iter().flat_map(|partial| partial.runs.iter().copied());
+        let mut merged = GroupTable::new(self.layout.clone())?;
+        if let Some(only) = only {
+            for table in tables {
+                let mut groups = only.of_table(table);
+                groups.retain(|group| lanes.contains(&key::lane(table.hash(*group))));
+                merged.merge_groups(table, &groups)?;
+            }
+            for run in runs {
+                let mut found = EncodedRows::default();
+                for row in cold.scan(run, lanes.clone())? {
+                    let row = row?;
+                    if only.contains(&row.key, key::hash(&row.key)) {
+                        found.push(&row.key, |out| out.extend_from_slice(&row.state));
+                    }
+                }
+                merged.merge_rows(&found)?;
+            }
+        } else if partials.iter().any(|partial| !partial.runs.is_empty()) {
             let merge = SortedMerge::new(tables.into_iter(), rows.into_iter(), runs, lanes, cold)?;
             return merge::emit_merge(&self.layout, merge, window_start, &mut emit);
-        }
-        if let ([table], []) = (tables.as_slice(), rows.as_slice())
+        } else if let ([table], []) = (tables.as_slice(), rows.as_slice())
             && lanes == (0..key::LANES)
         {
             return merge::emit_table(table, window_start, &mut emit);
-        }
-        let mut merged = GroupTable::new(self.layout.clone())?;
-        for table in tables {
-            merged.merge_table(table, lanes.clone())?;
+        } else {
+            for table in tables {
+                merged.merge_table(table, lanes.clone())?;
+            }
         }
         for rows in rows {
             merged.merge_rows(rows)?;
@@ -346,13 +456,15 @@ impl WindowState {
     }
 
     /// Moves the largest table into the cold store, as a run of the generation that `next_generation` names. Beyond
-    /// [`MAX_RUNS`] runs the pane's runs and the table become one run. Returns the bytes freed, 0 if no table has a row.
+    /// [`MAX_RUNS`] runs the pane's runs and the table become one run. Returns the bytes freed, 0 if no table has a row. What has changed in
+    /// panes of windows up to `emitted`, which are to be emitted again, is remembered.
     ///
     /// # Errors
     /// `Cold` if the run cannot be written, `Damaged` if an older one cannot be read.
     pub fn evict(
         &mut self,
         cold: &dyn ColdStore,
+        emitted: Option<i64>,
         next_generation: &mut dyn FnMut() -> u64,
     ) -> Result<u64, StateError> {
         let filled = self.panes.iter_mut().filter(|(_, pane)| !pane.table.is_empty());
@@ -376,6 +488,12 @@ impl WindowState {
         pane.rewrite = !is_planted(Planted::RowsDoubledByEviction);
         if is_planted(Planted::RowsLostByEviction) && pane.table.dirty_groups() > 0 {
             pane.runs.pop();
+        }
+        let emitted = emitted.filter(|_| !is_planted(Planted::ChangesLostByEviction));
+        if emitted.is_some_and(|emitted| self.spec.first_end(start) <= emitted) {
+            for group in pane.table.changed() {
+                pane.unsent.push_hashed(pane.table.key(group), pane.table.hash(group));
+            }
         }
         let evicted = std::mem::replace(&mut pane.table, GroupTable::new(self.layout.clone())?);
         Ok(evicted.memory_bytes() as u64)
@@ -423,6 +541,10 @@ impl WindowState {
             pane.rewrite |= !is_planted(Planted::OldExtentsKept);
             pane.table.merge_table(&restored.table, 0..key::LANES)?;
         }
+        if pane.rewrite {
+            // The next freeze writes all of it; and nothing of it is news to those who read what was emitted.
+            pane.table.forget_changes();
+        }
         Ok(())
     }
 
@@ -458,7 +580,8 @@ impl WindowState {
 
     /// Bytes held by tables and scratch memory, unused capacity included.
     pub fn memory_bytes(&self) -> u64 {
-        let tables: usize = self.panes.values().map(|pane| pane.table.memory_bytes()).sum();
+        let of_pane = |pane: &Pane| pane.table.memory_bytes() + pane.unsent.memory_bytes();
+        let tables: usize = self.panes.values().map(of_pane).sum();
         (tables + self.keys.memory_bytes() + self.groups.capacity() * 4 + self.buckets.memory_bytes()) as u64
     }
 

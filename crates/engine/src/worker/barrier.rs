@@ -1,7 +1,9 @@
 //! Windows at the barrier. For every windowed step, in the order of the steps, the shell (or the simulator) calls on all workers:
 //!
 //! 1. for each window end that fires, in ascending order ([`next_end`](Worker::next_end)): [`close`](Worker::close) on every
-//!    worker, then [`merge`](Worker::merge) on every worker with what all of them handed over for it;
+//!    worker, then [`merge`](Worker::merge) on every worker with what all of them handed over for it. Before them, where the step emits
+//!    updates, the same for each window of which something has changed since it fired ([`changed_ends`](Worker::changed_ends)), restricted
+//!    to the groups that any worker names ([`changed_keys`](Worker::changed_keys));
 //! 2. then [`advance`](Worker::advance) on every worker. Not earlier on any: others merge what it would purge.
 //!
 //! After the last step [`freeze`](Worker::freeze), before the next batch.
@@ -10,22 +12,22 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
+use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{EventTime, Frontiers};
 
 use super::graph::{Graph, Stage};
 use super::trouble::Subject;
-use super::{Call, Worker, WorkerError};
+use super::{Call, Kept, StepWindow, Worker, WorkerError};
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
 use crate::message::NoMessages;
-use crate::operators::rows::keep_where;
 use crate::output::Output;
 use crate::plan::Stream;
 use crate::state::StateError;
 use crate::state::cold::Run;
-use crate::state::key::lanes_of;
+use crate::state::key::{Keys, lanes_of};
 use crate::state::rows::EncodedRows;
-use crate::state::window_state::{FrozenPane, Origin, Partials, WindowRows, WindowState};
+use crate::state::window_state::{ChangedGroups, FrozenPane, Origin, Partials, WindowRows, WindowState};
 
 /// Output of a firing window is passed on when it exceeds this, so that a window of any size takes little memory.
 const EMIT_BYTES: usize = 256 << 10;
@@ -75,16 +77,46 @@ impl Worker {
         Ok(self.state(window)?.next_end(fired))
     }
 
-    /// What this worker contributes to the window that ends at `end`, by owner.
+    /// The ends of windows that have fired and of which this worker has changed something since; none where results are final.
     ///
     /// # Errors
     /// `Bug` if there is no such step.
-    pub fn close(&self, window: usize, end: i64) -> Result<Vec<Partials>, WorkerError> {
-        Ok(self.state(window)?.close(end, self.index, self.workers))
+    pub fn changed_ends(&self, window: usize) -> Result<Vec<i64>, WorkerError> {
+        match self.emit(window)? {
+            Emit::Final => Ok(vec![]),
+            Emit::Updates => Ok(self.state(window)?.changed_ends(self.frontiers(window)?)),
+        }
+    }
+
+    /// What this worker has changed of the window that ends at `end` since it was last emitted.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn changed_keys(&self, window: usize, end: i64) -> Result<Keys, WorkerError> {
+        Ok(self.state(window)?.changed_keys(end))
+    }
+
+    fn emit(&self, window: usize) -> Result<Emit, WorkerError> {
+        let step = self.step_of(window).ok_or_else(|| no_window(window))?;
+        Ok(self.graph.plan.steps[step].window.as_ref().map_or(Emit::Final, |window| window.emit))
+    }
+
+    /// What this worker contributes to the window that ends at `end`, by owner: everything, or what it has of the groups in `only`.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step.
+    pub fn close(
+        &self,
+        window: usize,
+        end: i64,
+        only: Option<&ChangedGroups>,
+    ) -> Result<Vec<Partials>, WorkerError> {
+        Ok(self.state(window)?.close(end, only, self.index, self.workers))
     }
 
     /// Puts together this worker's groups of the window that ends at `end`, from what every worker's [`close`](Self::close) has for
-    /// it (in the order of the workers), and carries them through `having` and all that follows. `emit` gets the output, in pieces.
+    /// it (in the order of the workers), and carries them through `having` and all that follows. `emit` gets the output, in pieces. With
+    /// `only`, the window has fired before: its rows replace those of then, and what a condition holds back now takes them away.
     ///
     /// # Errors
     /// Those of `emit`; `Data` for a row under `on_error: fail`; those of the state.
@@ -93,6 +125,7 @@ impl Worker {
         window: usize,
         end: i64,
         partials: &[Partials],
+        only: Option<&ChangedGroups>,
         emit: &mut dyn FnMut(Output) -> Result<(), WorkerError>,
     ) -> Result<(), WorkerError> {
         let graph = self.graph.clone();
@@ -105,9 +138,9 @@ impl Worker {
         let mut out = Output::default();
         let mut stopped = None;
         let lanes = lanes_of(self.index, self.workers);
-        let merged = state.merge(end, partials, lanes, cold.as_ref(), &mut |rows| {
+        let merged = state.merge(end, only, partials, lanes, cold.as_ref(), &mut |rows| {
             let pass_on = || {
-                self.emit_rows(&graph, step, rows, &mut out)?;
+                self.emit_rows(&graph, step, rows, only.is_some(), &mut out)?;
                 if out.size_bytes() > EMIT_BYTES {
                     // Waiting for whoever takes it is nothing that the step does.
                     self.enter(None);
@@ -136,9 +169,10 @@ impl Worker {
         graph: &Graph,
         step: usize,
         rows: WindowRows,
+        again: bool,
         out: &mut Output,
     ) -> Result<(), WorkerError> {
-        let mut call = Call { graph, origin: None, messages: &NoMessages, out };
+        let mut call = Call { graph, origin: None, messages: &NoMessages, again, out };
         let stage = Stage::Step(step);
         let plan = &graph.plan.steps[step];
         let failed = rows.failed.clone();
@@ -147,13 +181,17 @@ impl Worker {
             for (row, error) in &failed {
                 self.fail(&mut call, stage, Reason::Overflow, Subject::of(&rows, *row), error)?;
             }
-            rows = without(&rows, &failed)?;
+            let others = without(&rows, &failed)?;
+            let all = std::mem::replace(&mut rows, others);
+            if again {
+                let failed: Vec<u32> = failed.iter().map(|(row, _)| *row).collect();
+                self.push(&mut call, Stream::Step(step), all.only(&failed)?.retracted())?;
+            }
         }
         if let Some(having) = plan.window.as_ref().and_then(|window| window.having.as_ref()) {
-            let (kept, failed) = keep_where(having, &rows)?;
-            self.counts.stage(stage).filtered += (rows.len() - kept.len() - failed.len()) as u64;
-            for (row, error) in &failed {
-                self.fail(&mut call, stage, Reason::Evaluate, Subject::of(&rows, *row), error)?;
+            let Kept { rows: kept, taken_away } = self.keep_where(&mut call, stage, having, rows)?;
+            if let Some(taken_away) = taken_away {
+                self.push(&mut call, Stream::Step(step), taken_away)?;
             }
             rows = kept;
         }
@@ -244,10 +282,17 @@ impl Worker {
     /// `EpochFailed` if the cold store fails, `Data` if a run that it read is damaged.
     pub fn evict_one(&mut self, next_generation: &mut dyn FnMut() -> u64) -> Result<u64, WorkerError> {
         let cold = self.cold.clone();
-        let mut states: Vec<_> = self.windows.iter_mut().filter_map(|window| window.state.as_mut()).collect();
-        states.sort_by_key(|state| std::cmp::Reverse(state.memory_bytes()));
-        for state in states {
-            let freed = state.evict(cold.as_ref(), next_generation)?;
+        let graph = self.graph.clone();
+        let emitted = |window: &StepWindow| match graph.plan.steps[window.step].window.as_ref()?.emit {
+            Emit::Final => None,
+            Emit::Updates => Some(window.frontiers.fired),
+        };
+        let windows = self.windows.iter_mut();
+        let mut states: Vec<_> =
+            windows.filter_map(|window| Some((emitted(window), window.state.as_mut()?))).collect();
+        states.sort_by_key(|(_, state)| std::cmp::Reverse(state.memory_bytes()));
+        for (emitted, state) in states {
+            let freed = state.evict(cold.as_ref(), emitted, next_generation)?;
             if freed > 0 {
                 return Ok(freed);
             }
@@ -286,6 +331,7 @@ fn results(schema: &SchemaRef, rows: WindowRows) -> Result<Batch, WorkerError> {
         // A window may end after the last event time; its rows must not, for they may enter other windows.
         event_time: Int64Array::from(vec![(rows.window_end - 1).min(EventTime::MAX.ms()); count]),
         origin: None,
+        retracted: false,
     })
 }
 

@@ -93,7 +93,7 @@ impl Reader {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let columns = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
-        let batch = Batch { columns, event_time: rows.event_time.clone(), origin: rows.origin.clone() };
+        let batch = Batch { columns, ..rows.clone() };
         if failed.is_empty() {
             return Ok((batch, vec![]));
         }

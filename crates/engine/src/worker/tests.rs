@@ -122,6 +122,7 @@ impl Step {
             ],
             having: None,
             lateness_ms: 0,
+            emit: Default::default(),
             late,
             identity: String::new(),
             above: String::new(),

@@ -8,7 +8,7 @@ use crate::planted::{Planted, is_planted};
 use crate::records::{Counts, Decision, ManifestRef, Position};
 use crate::time::Frontiers;
 
-use super::firing::{Pass, Reach, source_reach};
+use super::firing::{OpenWindows, Pass, Reach, source_reach};
 use super::{
     BarrierReport, Coordinator, Effect, Failure, FiredReport, FrozenReport, KeptSnapshot, Load, Outcome,
     PartitionReport, Phase, SnapshotDraft, Trigger,
@@ -31,7 +31,7 @@ pub(super) struct Checkpoint {
     /// Frontiers that the newest decision's snapshot holds: the workers' own.
     committed_frontiers: Vec<Frontiers>,
     reports: Vec<BarrierReport>,
-    firing: Firing,
+    windows: Windows,
     frozen: Vec<FrozenReport>,
     hold: bool,
     flushed: bool,
@@ -47,12 +47,15 @@ pub(super) struct Checkpoint {
 
 /// The firing pass of one barrier.
 #[derive(Debug, Default)]
-struct Firing {
+struct Windows {
     began_ms: u64,
     pass: Pass,
     waiting: usize,
     output_bytes: u64,
+    /// Some window was emitted.
     fired: bool,
+    /// One was that had not been before.
+    advanced: bool,
     /// The pass stopped at the epoch's limit and goes on in the next epoch.
     cut: bool,
 }
@@ -99,7 +102,7 @@ impl Coordinator {
             return Some(Trigger::Request);
         } else if load.pressure {
             return Some(Trigger::Memory);
-        } else if checkpoint.firing.cut {
+        } else if checkpoint.windows.cut {
             return Some(Trigger::Continuation);
         } else if self.renews() {
             return Some(Trigger::Renewal);
@@ -124,8 +127,8 @@ impl Coordinator {
         self.triggered = false;
         self.checkpoint.triggered_ms = now_ms;
         self.checkpoint.reports.clear();
-        self.checkpoint.firing =
-            Firing { began_ms: now_ms, pass: Pass::new(self.bounded), ..Firing::default() };
+        self.checkpoint.windows =
+            Windows { began_ms: now_ms, pass: Pass::new(self.bounded), ..Windows::default() };
         self.checkpoint.last = self.stopping;
         self.checkpoint.savepoints = std::mem::take(&mut self.savepoints);
         self.enter(Phase::Aligning, now_ms, Some(self.settings.timeout_ms));
@@ -155,22 +158,31 @@ impl Coordinator {
     /// Fires the next window of the pass, or closes the epoch.
     fn fire_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let reaches: Vec<Reach> = (0..self.settings.sources.len()).map(|source| self.reach(source)).collect();
-        let Checkpoint { firing, reports, .. } = &mut self.checkpoint;
-        let next_end = |step: usize| reports.iter().filter_map(|report| report.next_ends[step]).min();
-        let next =
-            firing.pass.next(&self.settings.steps, &mut self.frontiers, |source| reaches[source], next_end);
-        if let Some((step, end)) = next {
-            let in_time = now_ms.saturating_sub(firing.began_ms) < self.settings.timeout_ms / 2;
-            if !firing.fired || (in_time && firing.output_bytes < self.settings.max_bytes) {
-                firing.pass.fire(end);
-                firing.waiting = self.settings.workers;
-                firing.fired = true;
+        let Checkpoint { windows, reports, .. } = &mut self.checkpoint;
+        let steps = &self.settings.steps;
+        let of_step = |step: usize| {
+            let of_workers = || reports.iter().map(|report| &report.windows[step]);
+            let changed: BTreeSet<i64> = of_workers().flat_map(|of| &of.changed).copied().collect();
+            let next_end = of_workers().filter_map(|of| of.next_end).min();
+            OpenWindows { next_end, changed: changed.into_iter().collect() }
+        };
+        let next = windows.pass.next(steps, &mut self.frontiers, |source| reaches[source], of_step);
+        if let Some(firing) = next {
+            let in_time = now_ms.saturating_sub(windows.began_ms) < self.settings.timeout_ms / 2;
+            // A snapshot holds no change that has not been emitted: those are never put off.
+            let never_put_off = firing.again && !is_planted(Planted::CorrectionsPutOff);
+            let first = !windows.advanced && !firing.again;
+            if never_put_off || first || (in_time && windows.output_bytes < self.settings.max_bytes) {
+                windows.pass.fire(firing);
+                windows.waiting = self.settings.workers;
+                windows.fired = true;
+                windows.advanced |= !firing.again;
                 self.enter(Phase::Firing, now_ms, Some(self.settings.timeout_ms));
-                return effects.push(Effect::Fire { step, end });
+                return effects.push(Effect::Fire(firing));
             }
             // A jump of the watermark must not outlast a transaction: what is left fires in the next epoch.
-            firing.cut = true;
-            firing.pass.cut(&mut self.frontiers);
+            windows.cut = true;
+            windows.pass.cut(steps, &mut self.frontiers);
         }
         self.close_epoch(now_ms, effects);
     }
@@ -183,14 +195,16 @@ impl Coordinator {
     }
 
     pub(super) fn fired(&mut self, now_ms: u64, report: FiredReport, effects: &mut Vec<Effect>) {
-        self.checkpoint.firing.output_bytes += report.output_bytes;
+        self.checkpoint.windows.output_bytes += report.output_bytes;
         if let Some(of_worker) =
             self.checkpoint.reports.iter_mut().find(|other| other.worker == report.worker)
         {
-            of_worker.next_ends = report.next_ends;
+            for (of_step, next_end) in of_worker.windows.iter_mut().zip(report.next_ends) {
+                of_step.next_end = next_end;
+            }
         }
-        self.checkpoint.firing.waiting -= 1;
-        if self.checkpoint.firing.waiting == 0 {
+        self.checkpoint.windows.waiting -= 1;
+        if self.checkpoint.windows.waiting == 0 {
             self.fire_next(now_ms, effects);
         }
     }
@@ -202,7 +216,7 @@ impl Coordinator {
         let moved = |(now, then): (&Position, &Position)| now.next_offset != then.next_offset;
         let positions = self.start.positions.iter().zip(&self.checkpoint.committed);
         let frontiers_moved = self.frontiers != self.checkpoint.committed_frontiers;
-        if !self.checkpoint.firing.fired && !frontiers_moved && !positions.into_iter().any(moved) {
+        if !self.checkpoint.windows.fired && !frontiers_moved && !positions.into_iter().any(moved) {
             // What is committed is all there is.
             self.make_savepoints(effects);
             // All workers stand still: a stop that came since the barrier has nothing to wait for either.
@@ -231,7 +245,7 @@ impl Coordinator {
 
     /// Whether nothing is left to do after this barrier.
     fn is_over(&self) -> bool {
-        let complete = self.bounded && self.checkpoint.all_finished() && !self.checkpoint.firing.cut;
+        let complete = self.bounded && self.checkpoint.all_finished() && !self.checkpoint.windows.cut;
         self.checkpoint.last || complete
     }
 

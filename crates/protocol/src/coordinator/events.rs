@@ -6,6 +6,7 @@ use crate::ids::{ClaimId, Epoch, NextOffset};
 use crate::records::{Claim, Counts, Decision, ManifestRef, Position, TopicIdentity};
 use crate::time::{Frontiers, Watermark};
 
+use super::firing::{Firing, OpenWindows};
 use super::requests::Savepoint;
 
 /// Something that happened.
@@ -204,8 +205,8 @@ pub struct BarrierReport {
     pub worker: usize,
     /// Its partitions.
     pub partitions: Vec<PartitionReport>,
-    /// For each windowed step, the next window end that would have something to emit.
-    pub next_ends: Vec<Option<i64>>,
+    /// For each windowed step, the windows that have something to emit.
+    pub windows: Vec<OpenWindows>,
     /// Whether it has state in the cold store, or changed that since the last barrier.
     pub cold: bool,
 }
@@ -327,13 +328,8 @@ pub enum Effect {
     StartWorkers(Vec<Position>),
     /// Every worker: stop at a batch boundary and report.
     Barrier,
-    /// Every worker: hand the window of this step that ends at `end` to its owners, who emit it.
-    Fire {
-        /// Number of the windowed step.
-        step: usize,
-        /// End of the window, milliseconds.
-        end: i64,
-    },
+    /// Every worker: hand this window, or what has changed of it, to its owners, who emit it.
+    Fire(Firing),
     /// Every worker: purge, copy out what changed, close the epoch, and go on unless `hold`.
     Freeze {
         /// The epoch that ends.

@@ -1,8 +1,12 @@
 //! How far windows may fire at a barrier: pure rules over reports.
 //!
 //! A step's windows follow the smallest watermark of what the step reads: of the active partitions of a source, and of the purged
-//! frontier of an earlier windowed step (so that chained windows agree). At a barrier with watermark W and lateness L,
-//! `emit: final` sets fired = purged = max(purged, W − L).
+//! frontier of an earlier windowed step (so that chained windows agree). At a barrier with watermark W and lateness L:
+//!
+//! | `emit` | fired | purged | a window is emitted |
+//! | --- | --- | --- | --- |
+//! | `final` | max(purged, W − L) | the same | once, when nothing can change it any more |
+//! | `updates` | max(fired, W) | max(purged, W − L) | when it fires, and what has changed of it again at every barrier until it is purged |
 
 use crate::time::Frontiers;
 
@@ -15,6 +19,38 @@ pub struct WindowedStep {
     pub inputs: Vec<TimeInput>,
     /// Allowed lateness, milliseconds.
     pub lateness_ms: i64,
+    /// When its results are emitted.
+    pub emit: Emit,
+}
+
+/// When the results of a window are emitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Emit {
+    /// Once, when it closes.
+    #[default]
+    Final,
+    /// At its end, and again whenever they have changed.
+    Updates,
+}
+
+/// A window that is emitted at a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Firing {
+    /// Number of the windowed step.
+    pub step: usize,
+    /// End of the window, milliseconds.
+    pub end: i64,
+    /// It has fired before: only what has changed since is emitted.
+    pub again: bool,
+}
+
+/// What workers report of the windows of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenWindows {
+    /// The smallest end of a window that has something to emit and has not fired.
+    pub next_end: Option<i64>,
+    /// Ends of windows that have fired and have changed since, ascending.
+    pub changed: Vec<i64>,
 }
 
 /// Something with a watermark.
@@ -70,6 +106,8 @@ pub struct Pass {
     reaches: Vec<Reach>,
     /// End of the last window of the step that fired in this pass.
     last_fired: Option<i64>,
+    /// End of the last one that was emitted again.
+    last_changed: Option<i64>,
 }
 
 impl Pass {
@@ -78,17 +116,18 @@ impl Pass {
         Pass { bounded, ..Pass::default() }
     }
 
-    /// The step and the end of the window to fire next, if there is one left. Steps that have none left are behind then, with their
-    /// frontiers moved. `source`: how far the time of a source has got. `next_end`: the smallest end of a window of a step that has
-    /// something to emit and has not fired.
+    /// The window to emit next, if there is one left: of each step first what has changed of windows that have fired, then those that
+    /// fire. Steps that have none left are behind then, with their frontiers moved. `source`: how far the time of a source has got.
+    /// `windows`: what all workers have of a step's windows.
     pub fn next(
         &mut self,
         steps: &[WindowedStep],
         frontiers: &mut [Frontiers],
         source: impl Fn(usize) -> Reach,
-        next_end: impl Fn(usize) -> Option<i64>,
-    ) -> Option<(usize, i64)> {
+        windows: impl Fn(usize) -> OpenWindows,
+    ) -> Option<Firing> {
         while let Some(step) = steps.get(self.step) {
+            let number = self.step;
             let reaches = step.inputs.iter().map(|input| match input {
                 TimeInput::Step(step) => self.reaches[*step],
                 TimeInput::Source(number) => source(*number),
@@ -98,50 +137,69 @@ impl Pass {
                 None | Some(Reach::End) if !self.bounded => Reach::Unknown,
                 reach => reach.unwrap_or(Reach::Unknown),
             };
-            if let Some(end) = next_to_fire(next_end(self.step), reach, step.lateness_ms) {
-                return Some((self.step, end));
+            let OpenWindows { next_end, changed } = windows(number);
+            let is_left = |end: &i64| self.last_changed.is_none_or(|last| *end > last);
+            if let Some(end) = changed.into_iter().find(is_left) {
+                return Some(Firing { step: number, end, again: true });
             }
-            let own = &mut frontiers[self.step];
-            *own = frontier(*own, reach, step.lateness_ms, self.last_fired);
+            if let Some(end) = next_end.filter(|end| step.may_fire(*end, reach)) {
+                return Some(Firing { step: number, end, again: false });
+            }
+            let own = &mut frontiers[number];
+            *own = step.frontiers(*own, reach, self.last_fired);
             self.reaches.push(if reach == Reach::End { Reach::End } else { Reach::At(own.purged) });
             self.step += 1;
             self.last_fired = None;
+            self.last_changed = None;
         }
         None
     }
 
-    /// The window that [`next`](Self::next) named is to fire.
-    pub fn fire(&mut self, end: i64) {
-        self.last_fired = Some(end);
+    /// The window that [`next`](Self::next) named is emitted.
+    pub fn fire(&mut self, firing: Firing) {
+        let last = if firing.again { &mut self.last_changed } else { &mut self.last_fired };
+        *last = Some(firing.end);
     }
 
     /// The pass stops before its end: the frontier of the step under way is the last window that has fired.
-    pub fn cut(&self, frontiers: &mut [Frontiers]) {
-        if let (Some(own), Some(end)) = (frontiers.get_mut(self.step), self.last_fired) {
-            *own = frontier(*own, Reach::At(end), 0, None);
+    pub fn cut(&self, steps: &[WindowedStep], frontiers: &mut [Frontiers]) {
+        if let (Some(step), Some(end)) = (steps.get(self.step), self.last_fired) {
+            let own = &mut frontiers[self.step];
+            *own = step.frontiers(*own, Reach::End, Some(end));
         }
     }
 }
 
-/// The frontier that a step moves to: never back.
-fn frontier(current: Frontiers, reach: Reach, lateness_ms: i64, last_fired: Option<i64>) -> Frontiers {
-    let to = match reach {
-        Reach::Unknown => current.purged,
-        Reach::At(watermark) => watermark.saturating_sub(lateness_ms),
-        // At the end of a bounded run it is the last fired window's end, not infinity: later runs go on from there.
-        Reach::End => last_fired.unwrap_or(current.purged),
-    };
-    let to = to.max(current.purged);
-    Frontiers { fired: to.max(current.fired), purged: to }
-}
+impl WindowedStep {
+    /// Whether a window that ends there fires.
+    fn may_fire(&self, end: i64, reach: Reach) -> bool {
+        match (reach, self.emit) {
+            (Reach::Unknown, _) => false,
+            (Reach::At(watermark), Emit::Final) => end <= watermark.saturating_sub(self.lateness_ms),
+            (Reach::At(watermark), Emit::Updates) => end <= watermark,
+            (Reach::End, _) => true,
+        }
+    }
 
-/// The window end, if it may fire: at or before the limit that the reach sets.
-fn next_to_fire(next_end: Option<i64>, reach: Reach, lateness_ms: i64) -> Option<i64> {
-    next_end.filter(|end| match reach {
-        Reach::Unknown => false,
-        Reach::At(watermark) => *end <= watermark.saturating_sub(lateness_ms),
-        Reach::End => true,
-    })
+    /// The frontiers that the step moves to: never back.
+    fn frontiers(&self, current: Frontiers, reach: Reach, last_fired: Option<i64>) -> Frontiers {
+        let (fired, purged) = match (reach, self.emit) {
+            (Reach::Unknown, _) => (current.fired, current.purged),
+            (Reach::At(watermark), Emit::Final) => {
+                let closed = watermark.saturating_sub(self.lateness_ms);
+                (closed, closed)
+            }
+            (Reach::At(watermark), Emit::Updates) => (watermark, watermark.saturating_sub(self.lateness_ms)),
+            // At the end of a bounded run it is the last fired window's end, not infinity: later runs go on from there.
+            (Reach::End, emit) => match (last_fired, emit) {
+                (None, _) => (current.fired, current.purged),
+                (Some(end), Emit::Final) => (end, end),
+                (Some(end), Emit::Updates) => (end, end.saturating_sub(self.lateness_ms)),
+            },
+        };
+        let purged = purged.max(current.purged);
+        Frontiers { fired: fired.max(current.fired).max(purged), purged }
+    }
 }
 
 #[cfg(test)]
@@ -188,53 +246,81 @@ mod tests {
         );
     }
 
-    #[test]
-    fn frontiers_never_go_back() {
-        let current = Frontiers { fired: 100, purged: 100 };
-        assert_eq!(frontier(current, Reach::At(130), 50, None), current);
-        assert_eq!(frontier(current, Reach::At(190), 50, None), Frontiers { fired: 140, purged: 140 });
-        assert_eq!(frontier(current, Reach::Unknown, 0, None), current);
-        assert_eq!(frontier(current, Reach::End, 0, Some(160)), Frontiers { fired: 160, purged: 160 });
-        assert_eq!(frontier(Frontiers::START, Reach::End, 0, None), Frontiers::START);
+    fn step(lateness_ms: i64, emit: Emit) -> WindowedStep {
+        WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms, emit }
     }
 
     #[test]
-    fn a_window_fires_once_the_watermark_has_passed_its_end_and_the_lateness() {
-        assert_eq!(next_to_fire(Some(60), Reach::At(69), 10), None);
-        assert_eq!(next_to_fire(Some(60), Reach::At(70), 10), Some(60));
-        assert_eq!(next_to_fire(Some(60), Reach::End, 10), Some(60));
-        assert_eq!(next_to_fire(Some(60), Reach::Unknown, 10), None);
-        assert_eq!(next_to_fire(None, Reach::End, 10), None);
+    fn frontiers_never_go_back() {
+        let current = Frontiers { fired: 100, purged: 100 };
+        let at = |instant| Frontiers { fired: instant, purged: instant };
+        let last = step(50, Emit::Final);
+        assert_eq!(last.frontiers(current, Reach::At(130), None), current);
+        assert_eq!(last.frontiers(current, Reach::At(190), None), at(140));
+        assert_eq!(last.frontiers(current, Reach::Unknown, None), current);
+        assert_eq!(last.frontiers(current, Reach::End, Some(160)), at(160));
+        assert_eq!(last.frontiers(Frontiers::START, Reach::End, None), Frontiers::START);
+        let again = step(50, Emit::Updates);
+        assert_eq!(again.frontiers(current, Reach::At(130), None), Frontiers { fired: 130, purged: 100 });
+        assert_eq!(again.frontiers(current, Reach::At(190), None), Frontiers { fired: 190, purged: 140 });
+        assert_eq!(again.frontiers(current, Reach::End, Some(160)), Frontiers { fired: 160, purged: 110 });
+    }
+
+    #[test]
+    fn a_window_fires_once_the_watermark_has_passed_its_end_and_the_lateness_if_it_fires_once() {
+        let last = step(10, Emit::Final);
+        assert!(!last.may_fire(60, Reach::At(69)));
+        assert!(last.may_fire(60, Reach::At(70)));
+        assert!(last.may_fire(60, Reach::End));
+        assert!(!last.may_fire(60, Reach::Unknown));
+        let again = step(10, Emit::Updates);
+        assert!(!again.may_fire(60, Reach::At(59)));
+        assert!(again.may_fire(60, Reach::At(60)));
     }
 
     #[test]
     fn a_pass_fires_chained_steps_in_order_and_may_stop_early() {
-        let steps = [
-            WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 0 },
-            WindowedStep { inputs: vec![TimeInput::Step(0)], lateness_ms: 0 },
-        ];
+        let steps =
+            [step(0, Emit::Final), WindowedStep { inputs: vec![TimeInput::Step(0)], ..step(0, Emit::Final) }];
         // What has been fired of each step: windows of 10 below windows of 20.
         let run = |most: usize| {
             let mut fired: [Vec<i64>; 2] = [vec![], vec![]];
             let mut frontiers = [Frontiers::START; 2];
             let mut pass = Pass::default();
             for _ in 0..most {
-                let next_end = |step: usize| {
+                let windows = |step: usize| {
                     let every = [10, 20][step];
                     let next = fired[step].last().map_or(every, |end| end + every);
-                    Some(next).filter(|end| *end <= 40)
+                    OpenWindows { next_end: Some(next).filter(|end| *end <= 40), changed: vec![] }
                 };
-                let Some((step, end)) = pass.next(&steps, &mut frontiers, |_| Reach::At(35), next_end) else {
+                let Some(firing) = pass.next(&steps, &mut frontiers, |_| Reach::At(35), windows) else {
                     return (fired, frontiers);
                 };
-                pass.fire(end);
-                fired[step].push(end);
+                pass.fire(firing);
+                fired[firing.step].push(firing.end);
             }
-            pass.cut(&mut frontiers);
+            pass.cut(&steps, &mut frontiers);
             (fired, frontiers)
         };
         let at = |instant| Frontiers { fired: instant, purged: instant };
         assert_eq!(run(9), ([vec![10, 20, 30], vec![20]], [at(35), at(35)]));
         assert_eq!(run(2), ([vec![10, 20], vec![]], [at(20), Frontiers::START]));
+    }
+
+    #[test]
+    fn what_has_changed_comes_before_what_fires() {
+        let steps = [step(100, Emit::Updates)];
+        let mut frontiers = [Frontiers { fired: 20, purged: -80 }];
+        let mut pass = Pass::default();
+        let mut emitted = vec![];
+        loop {
+            let fired = emitted.iter().filter(|(_, again)| !again).count() as i64;
+            let windows = |_| OpenWindows { next_end: Some(30 + 10 * fired), changed: vec![10, 20] };
+            let Some(firing) = pass.next(&steps, &mut frontiers, |_| Reach::At(45), windows) else { break };
+            pass.fire(firing);
+            emitted.push((firing.end, firing.again));
+        }
+        assert_eq!(emitted, [(10, true), (20, true), (30, false), (40, false)]);
+        assert_eq!(frontiers, [Frontiers { fired: 45, purged: -55 }]);
     }
 }

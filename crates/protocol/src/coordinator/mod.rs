@@ -55,7 +55,7 @@ mod settings;
 mod start;
 
 pub use events::*;
-pub use firing::{Pass, Reach, TimeInput, WindowedStep, source_reach};
+pub use firing::{Emit, Firing, OpenWindows, Pass, Reach, TimeInput, WindowedStep, source_reach};
 pub use phase::{Phase, TRANSITIONS};
 pub use requests::{Requests, Savepoint};
 pub use settings::{Restart, Settings};

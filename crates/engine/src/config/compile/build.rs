@@ -404,6 +404,7 @@ fn build_window(
         aggregates: window.aggregates.iter().map(aggregate).collect::<Result<_, String>>()?,
         having: bind(window.having.as_ref(), output)?,
         lateness_ms: window.lateness_ms,
+        emit: window.emit,
         late: window.late,
         identity: window.identity(),
         above,

@@ -3,7 +3,7 @@
 use arrow::datatypes::DataType;
 
 use super::graph::{Graph, Reads};
-use super::streams::{Origin, Shape, Streams, boolean, typed, unknown_column};
+use super::streams::{Origin, Replaced, Shape, Streams, boolean, typed, unknown_column};
 use crate::config::spec::{HeaderSpec, KeyFormat, Part, Sink, Spanned, Spec, Sql, TopicFrom};
 use crate::diagnostics::{Code, Diagnostic, Span};
 use crate::expr::{JSON, Scope, TIMESTAMP, Typed, is_scalar, sql_type};
@@ -53,8 +53,16 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
     if let Some(source) = &shape.tombstones {
         refuse_computed(sink, source, found);
     }
+    let topic_from = topic_from(sink, scope, found);
+    let partition = sink
+        .partition
+        .as_ref()
+        .and_then(|sql| of_type(sql, "`partition`", "an integer", scope, found, DataType::is_integer));
+    if let Some(replaced) = &shape.replaced {
+        check_replaced(sink, replaced, scope, topic_from, partition.as_ref(), found);
+    }
     AnalyzedSink {
-        topic_from: topic_from(sink, scope, found),
+        topic_from,
         filter: sink.filter.as_ref().and_then(|sql| boolean(sql, "`where`", scope, found)),
         key: key(sink, scope, &shape.origin, found),
         headers: headers(sink, shape, found),
@@ -65,11 +73,54 @@ fn analyze_sink(sink: &Sink, input: Reads, streams: &Streams, found: &mut Vec<Di
             })
         }),
         value: value(sink, shape, of_errors, found),
-        partition: sink
-            .partition
-            .as_ref()
-            .and_then(|sql| of_type(sql, "`partition`", "an integer", scope, found, DataType::is_integer)),
+        partition,
         on_error: shape.on_error,
+    }
+}
+
+/// Where rows replace earlier ones, a record's key says which, and where it is must depend on nothing else.
+fn check_replaced(
+    sink: &Sink,
+    replaced: &Replaced,
+    scope: &Scope,
+    topic_from: Option<usize>,
+    partition: Option<&Typed>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let lost: Vec<&str> =
+        replaced.identity.iter().filter(|(_, here)| here.is_none()).map(|(name, _)| name.as_str()).collect();
+    if !lost.is_empty() {
+        let message = format!(
+            "`{}` emits results again when they have changed, and `{}` does not reach this sink",
+            replaced.step,
+            lost.join("`, `")
+        );
+        let hint = "a `select` on the way must keep the groups and `window_start`, whatever they are called";
+        found.push(Diagnostic::new(Code::NeedsKey, sink.name.span, message).hint(hint));
+        return;
+    }
+    let identity: Vec<&str> = replaced.identity.iter().filter_map(|(_, here)| here.as_deref()).collect();
+    let named = sink.key.get().map(Vec::as_slice).unwrap_or_default();
+    let missing = identity.iter().any(|name| named.iter().all(|key| key.value != **name));
+    if missing && !matches!(sink.key, Part::Invalid) {
+        let message = format!(
+            "`{}` emits results again when they have changed: the key has to say which one a record replaces",
+            replaced.step
+        );
+        let span = named.first().map_or(sink.name.span, |key| key.span);
+        let hint = format!("write `key: [{}]`", identity.join(", "));
+        found.push(Diagnostic::new(Code::NeedsKey, span, message).hint(hint));
+    }
+    let topic = topic_from.map(|column| scope.columns[column].name.clone());
+    let places = topic.into_iter().map(|column| ("topic_from", column));
+    let places = places
+        .chain(partition.iter().flat_map(|typed| &typed.columns).map(|name| ("partition", name.clone())));
+    for (part, column) in places.filter(|(_, column)| !identity.contains(&column.as_str())) {
+        let message = format!(
+            "`{part}` depends on `{column}`, which may change: the earlier row would stay where it was"
+        );
+        let hint = format!("here it can depend on {} only", identity.join(", "));
+        found.push(Diagnostic::new(Code::ByDesign, sink.name.span, message).hint(hint));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use onceflow_protocol::coordinator::Emit;
 
 use super::graph::{Graph, Reads};
 use super::window::{self, AnalyzedWindow};
@@ -34,13 +35,31 @@ pub(super) struct Shape {
     pub kept: bool,
     /// The source whose null values go along with the rows.
     pub tombstones: Option<String>,
+    /// Rows may replace earlier ones.
+    pub replaced: Option<Replaced>,
+}
+
+/// Rows of a window that is emitted again when it has changed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Replaced {
+    /// The step that has the window.
+    pub step: String,
+    /// What it calls the columns that tell its rows apart: its groups and `window_start`. With each its name here, if it is still there.
+    pub identity: Vec<(String, Option<String>)>,
 }
 
 impl Shape {
     /// A stream of which nothing is known, because of mistakes.
     pub fn unknown() -> Shape {
         let scope = Scope { open: true, ..Scope::default() };
-        Shape { scope, origin: Origin::Mixed, on_error: OnError::Fail, kept: false, tombstones: None }
+        Shape {
+            scope,
+            origin: Origin::Mixed,
+            on_error: OnError::Fail,
+            kept: false,
+            tombstones: None,
+            replaced: None,
+        }
     }
 
     /// The columns that `keep` wants, as Arrow's schema, [`KEPT`] among them.
@@ -169,7 +188,7 @@ fn source_shape(
     let kept = source.unknown_fields.as_ref().is_some_and(|fields| fields.value == UnknownFields::Keep);
     let passes = source.tombstones == Some(Tombstones::Pass);
     let tombstones = passes.then(|| source.name.value.clone());
-    Shape { scope, origin: Origin::Record, on_error, kept, tombstones }
+    Shape { scope, origin: Origin::Record, on_error, kept, tombstones, replaced: None }
 }
 
 /// What a format can be asked for.
@@ -222,6 +241,7 @@ fn errors_shape(dead_letter: DeadLetter) -> Shape {
         origin: Origin::Record,
         kept: false,
         tombstones: None,
+        replaced: None,
         // What cannot be written there must not come back as an error.
         on_error: match dead_letter {
             DeadLetter::There => OnError::DeadLetter,
@@ -347,7 +367,7 @@ fn analyze_step(
         Part::Is(window) => {
             let side = window::Side { dead_letter, late_is_read };
             let (window, scope) = window::analyze(step, window, &projected.scope, side, found);
-            let groups = window.groups.iter().map(|(name, _)| name.clone()).collect();
+            let groups: Vec<String> = window.groups.iter().map(|(name, _)| name.clone()).collect();
             if let Some(source) = &projected.tombstones {
                 let message = format!(
                     "the source `{source}` passes tombstones, and a window has no place for what has no columns"
@@ -357,8 +377,29 @@ fn analyze_step(
                         .hint(format!("`tombstones: skip` on `{source}` leaves them out")),
                 );
             }
+            if let Some(replaced) = &projected.replaced {
+                let message = format!(
+                    "`{}` emits results again when they have changed, and a window adds up what it is given",
+                    replaced.step
+                );
+                let hint = format!(
+                    "`emit: final` on `{}`, or read its result topic with another pipeline",
+                    replaced.step
+                );
+                found.push(Diagnostic::new(Code::ByDesign, window_span(step), message).hint(hint));
+            }
+            let replaced = (window.emit == Emit::Updates).then(|| {
+                let own = |name: &String| (name.clone(), Some(name.clone()));
+                let identity = groups.iter().map(own);
+                let start = "window_start".to_owned();
+                Replaced {
+                    step: step.name.value.clone(),
+                    identity: identity.chain([(start.clone(), Some(start))]).collect(),
+                }
+            });
             let origin = Origin::Window(Some(groups));
-            let shape = Shape { scope, origin, on_error: projected.on_error, kept: false, tombstones: None };
+            let on_error = projected.on_error;
+            let shape = Shape { scope, origin, on_error, kept: false, tombstones: None, replaced };
             (Some(window), shape)
         }
     };
@@ -402,6 +443,17 @@ fn union(step: &Step, inputs: &[Option<Shape>], found: &mut Vec<Diagnostic>) -> 
         }
         if shape.tombstones.is_none() {
             shape.tombstones.clone_from(&other.tombstones);
+        }
+        if let (Some(replaced), Some(from)) =
+            (shape.replaced.as_ref().or(other.replaced.as_ref()), step.from.get(*i))
+        {
+            let message = format!(
+                "rows of `{}` replace earlier ones, and cannot be told from others here",
+                replaced.step
+            );
+            let hint = format!("`emit: final` on `{}`, or a sink for each", replaced.step);
+            found.push(Diagnostic::new(Code::ByDesign, from.span, message).hint(hint));
+            shape.replaced = None;
         }
         shape.scope.open |= other.scope.open;
         shape.scope.records &= other.scope.records;
@@ -463,7 +515,8 @@ fn select(named: &[Named], input: &Shape, found: &mut Vec<Diagnostic>) -> (Vec<P
     }
     let origin = origin_after(&project, &input.origin);
     let tombstones = input.tombstones.clone();
-    (project, Shape { scope, origin, on_error: input.on_error, kept: false, tombstones })
+    let replaced = replaced_after(&project, &input.replaced);
+    (project, Shape { scope, origin, on_error: input.on_error, kept: false, tombstones, replaced })
 }
 
 /// `unnest`: the columns as they are, and beside them or in the place of one of them the elements of a list.
@@ -473,6 +526,12 @@ fn unnest(
     removed: &mut Vec<String>,
     found: &mut Vec<Diagnostic>,
 ) -> (Option<Vec<Projected>>, Shape) {
+    if let Some(replaced) = &input.replaced {
+        let message =
+            format!("rows of `{}` replace earlier ones, and their elements would not", replaced.step);
+        let hint = format!("`emit: final` on `{}`", replaced.step);
+        found.push(Diagnostic::new(Code::ByDesign, named.name.span, message).hint(hint));
+    }
     let (project, mut shape) = change(std::slice::from_ref(named), &[], input, found);
     let column = shape.scope.columns.iter_mut().find(|column| column.name == named.name.value);
     if let Some(column) = column {
@@ -526,17 +585,29 @@ fn change(
         project.extend(typed.map(|typed| Projected { name: name.clone(), typed, through: set.is_none() }));
     }
     let origin = origin_after(&project, &input.origin);
-    (project, Shape { scope, origin, ..input.clone() })
+    let replaced = replaced_after(&project, &input.replaced);
+    (project, Shape { scope, origin, replaced, ..input.clone() })
 }
 
 /// The groups of a window are still there if each goes on as it is, under whatever name.
 fn origin_after(project: &[Projected], origin: &Origin) -> Origin {
     let Origin::Window(Some(groups)) = origin else { return origin.clone() };
-    let renamed = |group: &String| {
-        let mut found = project.iter().filter(|projected| projected.typed.column.as_ref() == Some(group));
-        found.next().map(|projected| projected.name.clone())
+    Origin::Window(groups.iter().map(|group| renamed(project, group)).collect())
+}
+
+/// The same for what tells rows apart that replace each other.
+fn replaced_after(project: &[Projected], replaced: &Option<Replaced>) -> Option<Replaced> {
+    let Replaced { step, identity } = replaced.as_ref()?;
+    let after = |(name, here): &(String, Option<String>)| {
+        (name.clone(), here.as_ref().and_then(|here| renamed(project, here)))
     };
-    Origin::Window(groups.iter().map(renamed).collect())
+    Some(Replaced { step: step.clone(), identity: identity.iter().map(after).collect() })
+}
+
+/// What a column is called that goes on as it is.
+fn renamed(project: &[Projected], column: &String) -> Option<String> {
+    let found = project.iter().find(|projected| projected.typed.column.as_ref() == Some(column));
+    found.map(|projected| projected.name.clone())
 }
 
 /// "there is no column `x`", with the one that was meant, or with all of them.

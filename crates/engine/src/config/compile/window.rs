@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use onceflow_protocol::WindowSpec;
+use onceflow_protocol::coordinator::Emit;
 
 use super::streams::{SideStream, boolean, typed};
 use super::{DeadLetter, report};
@@ -31,6 +32,7 @@ pub(super) struct AnalyzedWindow {
     pub aggregates: Vec<(String, AggregateCall)>,
     pub having: Option<Typed>,
     pub lateness_ms: i64,
+    pub emit: Emit,
     pub late: Late,
 }
 
@@ -127,6 +129,7 @@ pub(super) fn analyze(
         aggregates,
         having,
         lateness_ms: window.lateness_ms,
+        emit: window.emit.value,
         late,
     };
     (analyzed, output.scope)

@@ -277,7 +277,11 @@ static STEP: Section = Section {
         Key::new("allowed_lateness", Duration, "How long after its end a window still takes rows.")
             .default("0s")
             .needs(&["window"]),
-        Key::new("emit", Words(&["final"]), "When a window's results are written: once, when it closes.")
+        Key::new(
+            "emit",
+            Words(&["final", "updates"]),
+            "When results are written: once, when the window closes; or at its end, and again whenever they have changed.",
+        )
             .default("final")
             .needs(&["window"]),
         Key::new(

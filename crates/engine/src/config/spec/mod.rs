@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
+use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{Delay, WindowSpec};
 
 use super::document::{Node, Scalar};
@@ -278,6 +279,8 @@ pub struct Window {
     pub having: Option<Sql>,
     /// `allowed_lateness`, milliseconds.
     pub lateness_ms: i64,
+    /// `emit`.
+    pub emit: Spanned<Emit>,
     /// `late`.
     pub late: Part<Spanned<Late>>,
 }

@@ -1,6 +1,7 @@
 //! `steps`.
 
 use onceflow_protocol::WindowSpec;
+use onceflow_protocol::coordinator::Emit;
 
 use super::fields::{Fields, first, list, map, not_yet, stream_name, text, texts};
 use super::values::{duration, positive_duration, signed_duration, sql, word};
@@ -156,9 +157,7 @@ fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnosti
     let having = fields.get("having").and_then(|node| sql(node, "`having`", found));
     let lateness =
         fields.get("allowed_lateness").and_then(|node| duration(node, "`allowed_lateness`", found));
-    if let Some(node) = fields.get("emit") {
-        emit(node, found);
-    }
+    let emit = fields.get("emit").and_then(|node| emit(node, found));
     let late = match fields.get("late") {
         None => Part::Absent,
         Some(node) => {
@@ -172,17 +171,19 @@ fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnosti
         group_by,
         aggregate,
         having,
+        emit: emit.unwrap_or(Spanned { value: Emit::Final, span: key.span }),
         lateness_ms: lateness.map_or(0, |lateness| lateness.value.as_millis() as i64),
         late,
     })
 }
 
-fn emit(node: &Node, found: &mut Vec<Diagnostic>) {
+fn emit(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Spanned<Emit>> {
     match &node.value {
-        Value::Map(_) => found.push(not_yet(first(node.span), "`emit: {early: …}`")),
-        _ => {
-            word(node, "emit", &[("final", ())], &["updates"], found);
+        Value::Map(_) => {
+            found.push(not_yet(first(node.span), "`emit: {early: …}`"));
+            None
         }
+        _ => word(node, "emit", &[("final", Emit::Final), ("updates", Emit::Updates)], &[], found),
     }
 }
 

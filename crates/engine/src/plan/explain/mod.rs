@@ -8,6 +8,7 @@ mod text;
 
 use arrow::datatypes::{DataType, Schema};
 use onceflow_protocol::Delay;
+use onceflow_protocol::coordinator::Emit;
 use serde::Serialize;
 
 use super::{
@@ -142,6 +143,8 @@ pub struct ExplainedWindow {
     pub every_ms: i64,
     /// How long after its end it closes, milliseconds.
     pub allowed_lateness_ms: i64,
+    /// `final` or `updates`.
+    pub emit: &'static str,
     /// Its groups.
     pub group_by: Vec<ExplainedColumn>,
     /// Its aggregates.
@@ -359,6 +362,10 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         offset_ms: window.spec.offset_ms(),
         every_ms: window.spec.every_ms(),
         allowed_lateness_ms: window.lateness_ms,
+        emit: match window.emit {
+            Emit::Final => "final",
+            Emit::Updates => "updates",
+        },
         group_by: window.group_by.iter().map(|group| row(&group.name, group.expr.sql().to_owned())).collect(),
         aggregate: aggregates.collect(),
         having: window.having.as_ref().map(|having| having.sql().to_owned()),

@@ -131,7 +131,12 @@ impl ExplainedWindow {
             0 => shape,
             offset => format!("{shape}, shifted by {}", duration(offset)),
         };
-        line(f, "window", format!("{shape}, closes {} after its end", duration(self.allowed_lateness_ms)))?;
+        let fires = match self.emit {
+            "updates" => ", fires at its end and whenever it has changed since",
+            _ => "",
+        };
+        let lateness = duration(self.allowed_lateness_ms);
+        line(f, "window", format!("{shape}{fires}, closes {lateness} after its end"))?;
         lines(f, "group by", &self.group_by)?;
         lines(f, "aggregate", &self.aggregate)?;
         if let Some(having) = &self.having {

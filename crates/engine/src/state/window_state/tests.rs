@@ -203,7 +203,7 @@ impl World {
             *generation
         };
         let before = self.workers[worker].groups();
-        let freed = self.workers[worker].evict(&self.cold, &mut next).unwrap();
+        let freed = self.workers[worker].evict(&self.cold, None, &mut next).unwrap();
         assert_eq!(freed > 0, before > 0);
         assert_eq!(self.workers[worker].groups() < before, before > 0);
     }
@@ -238,8 +238,12 @@ impl World {
             && end <= purged
         {
             frontier = end;
-            let closed: Vec<Vec<Partials>> =
-                self.workers.iter().enumerate().map(|(at, state)| state.close(end, at, count)).collect();
+            let closed: Vec<Vec<Partials>> = self
+                .workers
+                .iter()
+                .enumerate()
+                .map(|(at, state)| state.close(end, None, at, count))
+                .collect();
             for (owner, state) in self.workers.iter().enumerate() {
                 let partials: Vec<Partials> = closed.iter().map(|owners| owners[owner].clone()).collect();
                 let lanes = key::lanes_of(owner, count);
@@ -247,7 +251,7 @@ impl World {
                     collect(&rows, &mut fired);
                     Ok(())
                 };
-                state.merge(end, &partials, lanes, &self.cold, &mut emit).unwrap();
+                state.merge(end, None, &partials, lanes, &self.cold, &mut emit).unwrap();
             }
         }
         assert_eq!(fired, self.expected(purged));
@@ -450,14 +454,14 @@ fn what_emit_and_the_store_report_comes_through() {
     let mut world = World::new(WindowSpec::tumbling(100).unwrap(), 1);
     world.batch(0, &rows(0..3, 5));
     let refused = StateError::TooLarge("enough".into());
-    let partials = world.workers[0].close(100, 0, 1);
-    let result =
-        world.workers[0].merge(100, &partials, 0..key::LANES, &world.cold, &mut |_| Err(refused.clone()));
+    let partials = world.workers[0].close(100, None, 0, 1);
+    let result = world.workers[0]
+        .merge(100, None, &partials, 0..key::LANES, &world.cold, &mut |_| Err(refused.clone()));
     assert_eq!(result, Err(refused));
     world.evict(0);
-    let partials = world.workers[0].close(100, 0, 1);
+    let partials = world.workers[0].close(100, None, 0, 1);
     let empty = MemoryColdStore::new();
-    let result = world.workers[0].merge(100, &partials, 0..key::LANES, &empty, &mut |_| Ok(()));
+    let result = world.workers[0].merge(100, None, &partials, 0..key::LANES, &empty, &mut |_| Ok(()));
     assert!(matches!(result, Err(StateError::Damaged(_))));
 }
 
@@ -502,7 +506,7 @@ fn an_added_aggregate_is_known_from_the_first_window_that_opened_after_it() {
             generation += 1;
             generation
         };
-        while evicted && before.evict(&cold, &mut next_generation).unwrap() > 0 {}
+        while evicted && before.evict(&cold, None, &mut next_generation).unwrap() > 0 {}
         let frozen = before.freeze();
         let count = StateColumn { aggregate: 1, since: i64::MIN };
         let mut after = totals(vec![count, StateColumn { aggregate: 0, since: 20 }]);
@@ -517,7 +521,7 @@ fn an_added_aggregate_is_known_from_the_first_window_that_opened_after_it() {
         add(&mut after, &[(5, 1), (25, 2), (26, 3)], true);
         let mut seen = vec![];
         for end in [10, 20, 30] {
-            let partials = after.close(end, 0, 1);
+            let partials = after.close(end, None, 0, 1);
             let mut emit = |rows: WindowRows| {
                 let of = |at: usize| {
                     let column = rows.aggregates[at].as_primitive::<Int64Type>();
@@ -526,7 +530,7 @@ fn an_added_aggregate_is_known_from_the_first_window_that_opened_after_it() {
                 seen.push((end, of(0), of(1)));
                 Ok(())
             };
-            after.merge(end, &partials, 0..key::LANES, &cold, &mut emit).unwrap();
+            after.merge(end, None, &partials, 0..key::LANES, &cold, &mut emit).unwrap();
         }
         assert_eq!(seen, [(10, None, Some(3)), (20, None, Some(1)), (30, Some(5), Some(2))], "{evicted}");
     }

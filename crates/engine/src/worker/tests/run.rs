@@ -106,12 +106,15 @@ impl Run {
                 else {
                     break;
                 };
-                let closed: Vec<_> =
-                    self.workers.iter().map(|worker| worker.close(window, end)).collect::<Result<_, _>>()?;
+                let closed: Vec<_> = self
+                    .workers
+                    .iter()
+                    .map(|worker| worker.close(window, end, None))
+                    .collect::<Result<_, _>>()?;
                 for owner in 0..self.workers.len() {
                     let partials: Vec<_> = closed.iter().map(|partials| partials[owner].clone()).collect();
                     let mut outputs = vec![];
-                    self.workers[owner].merge(window, end, &partials, &mut |out| {
+                    self.workers[owner].merge(window, end, &partials, None, &mut |out| {
                         outputs.push(out);
                         Ok(())
                     })?;
