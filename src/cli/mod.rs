@@ -16,6 +16,7 @@ mod status;
 mod table;
 mod test;
 mod validate;
+mod why;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Schema(explain::SchemaArgs),
     Status(status::StatusArgs),
+    Why(why::WhyArgs),
     Stop(status::StopArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Savepoint(savepoint::SavepointArgs),
@@ -74,6 +76,7 @@ impl Cli {
             Command::Explain(args) => args.run(),
             Command::Schema(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Why(args) => args.run(),
             Command::Stop(args) => args.run(),
             Command::Checkpoint(args) => args.run(),
             Command::Savepoint(args) => args.run(),

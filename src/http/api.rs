@@ -10,8 +10,8 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::App;
-use super::model::{Checkpoints, Pipelines, Stopped, Triggered};
-use crate::pipeline::Answer;
+use super::model::{Checkpoints, Pipelines, Reasons, Stopped, Triggered};
+use crate::pipeline::{Answer, why};
 use crate::supervisor::{ReloadError, StopMode, Unknown};
 
 /// The routes, below `/api/v1`.
@@ -21,6 +21,7 @@ pub fn routes() -> Router<App> {
         .route("/pipelines/{pipeline}", get(pipeline))
         .route("/pipelines/{pipeline}/checkpoints", get(checkpoints).post(checkpoint))
         .route("/pipelines/{pipeline}/stop", post(stop))
+        .route("/pipelines/{pipeline}/why", get(reasons))
         .route("/reload", post(reload))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is no such path in the API".to_owned()))
 }
@@ -52,6 +53,13 @@ async fn pipelines(State(app): State<App>) -> Json<Pipelines> {
 async fn pipeline(State(app): State<App>, Path(pipeline): Path<String>) -> Response {
     match app.supervisor.overview(&pipeline) {
         Some(overview) => Json(overview).into_response(),
+        None => Unknown(pipeline).into_response(),
+    }
+}
+
+async fn reasons(State(app): State<App>, Path(pipeline): Path<String>) -> Response {
+    match app.supervisor.overview(&pipeline) {
+        Some(overview) => Json(Reasons { steps: why(&overview.progress) }).into_response(),
         None => Unknown(pipeline).into_response(),
     }
 }

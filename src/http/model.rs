@@ -3,7 +3,7 @@
 use onceflow_protocol::coordinator::Outcome;
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::{CheckpointRecord, PipelineStatus, Progress, wall_clock_ms};
+use crate::pipeline::{CheckpointRecord, PipelineStatus, Progress, Why, wall_clock_ms};
 
 /// `GET /api/v1/pipelines`. Partitions and steps are left out of it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +46,13 @@ impl Overview {
         let PipelineStatus { name, state, ready, detail } = status;
         Overview { name, state: state.to_owned(), ready, detail, file, uptime_ms, progress, last_checkpoint }
     }
+}
+
+/// `GET /api/v1/pipelines/{p}/why`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reasons {
+    /// What each windowed step waits for.
+    pub steps: Vec<Why>,
 }
 
 /// `GET /api/v1/pipelines/{p}/checkpoints`.

@@ -36,6 +36,7 @@ mod status;
 mod story;
 mod verify;
 mod view;
+mod why;
 mod worker;
 
 pub use context::{Context, Names, SHARD, SINKS, host_name, wall_clock_ms};
@@ -48,3 +49,4 @@ pub use savepoint::{Savepoint, savepoint_name, savepoints};
 pub use status::{PipelineStatus, Status, Statuses};
 pub use verify::{VerifiedSnapshot, verify};
 pub use view::{Progress, View};
+pub use why::{Why, why};

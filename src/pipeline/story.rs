@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceflow_engine::plan::Source;
-use onceflow_protocol::coordinator::{BarrierReport, Coordinator, Effect, Event, Outcome, Phase};
+use onceflow_protocol::coordinator::{
+    BarrierReport, Coordinator, Effect, Emit, Event, Outcome, Phase, TimeInput,
+};
 use onceflow_protocol::{Counts, ErrorKind, Position};
 
 use super::checkpoint_timer::CheckpointTimer;
 use super::context::{Context, wall_clock_ms};
 use super::load::Load;
+use super::view::OpenStep;
 
 /// What is remembered between two events, to tell how long things took.
 pub struct Story {
@@ -28,6 +31,8 @@ pub struct Story {
     /// Counts of the newest commit.
     counts: Counts,
     at_barrier: AtBarrier,
+    /// Ends of the windows that are next to fire, by worker and windowed step.
+    next_ends: Vec<Vec<Option<i64>>>,
     /// Whether this run has said that a partition holds all windows back.
     said_who_holds: bool,
 }
@@ -74,6 +79,7 @@ impl Story {
             timer: CheckpointTimer::new(),
             counts: Counts::default(),
             at_barrier: AtBarrier::default(),
+            next_ends: vec![],
             said_who_holds: false,
         }
     }
@@ -98,6 +104,7 @@ impl Story {
                 tracing::info!(pipeline, claim = %claim.claim, "older instances are fenced")
             }
             Event::AtBarrier(report) => self.at_barrier(report, coordinator),
+            Event::Fired(report) => self.is_open(report.worker, report.next_ends.iter().copied()),
             Event::Durable { manifest, .. } => {
                 // The keeper set these before it said so.
                 let (written, full) = (
@@ -306,7 +313,31 @@ impl Story {
         }
     }
 
+    /// A worker tells the ends of the windows that are next to fire, by windowed step.
+    fn is_open(&mut self, worker: usize, next_ends: impl Iterator<Item = Option<i64>>) {
+        let context = &self.context;
+        self.next_ends.resize_with(context.settings.workers, Vec::new);
+        self.next_ends[worker] = next_ends.collect();
+        let step = |number: usize| &context.plan.steps[context.windowed[number]];
+        let open = context.settings.steps.iter().enumerate().map(|(number, rules)| {
+            let of_worker = |ends: &Vec<Option<i64>>| ends.get(number).copied().flatten();
+            let next_end_ms = self.next_ends.iter().filter_map(of_worker).min();
+            let after_ms = if rules.emit == Emit::Final { rules.lateness_ms } else { 0 };
+            let (mut sources, mut steps) = (vec![], vec![]);
+            for input in &rules.inputs {
+                match input {
+                    TimeInput::Source(source) => sources.push(context.plan.sources[*source].name.clone()),
+                    TimeInput::Step(earlier) => steps.push(step(*earlier).name.clone()),
+                }
+            }
+            let fires_at_ms = next_end_ms.map(|end| end.saturating_add(after_ms));
+            OpenStep { name: &step(number).name, next_end_ms, fires_at_ms, sources, steps }
+        });
+        context.view.open(open);
+    }
+
     fn at_barrier(&mut self, report: &BarrierReport, coordinator: &Coordinator) {
+        self.is_open(report.worker, report.windows.iter().map(|windows| windows.next_end));
         let metrics = &self.context.metrics;
         let at = &mut self.at_barrier;
         for partition in &report.partitions {

@@ -31,6 +31,8 @@ pub struct Progress {
     pub watermark_ms: Option<i64>,
     /// That one, as `topic-number`: it holds all windows back.
     pub held_back_by: Option<String>,
+    /// How fast the watermark has gone lately: milliseconds of event time in a millisecond.
+    pub watermark_speed: Option<f64>,
     /// What became of the records, over the life of the pipeline, up to the newest commit.
     pub counts: Counts,
     /// Source partitions.
@@ -65,12 +67,14 @@ pub struct PartitionProgress {
     pub lag_records: Option<i64>,
     /// Its watermark.
     pub watermark_ms: Option<i64>,
+    /// Since when the watermark has stood there.
+    pub watermark_since_ms: Option<i64>,
     /// Whether it is at its end and silent, so that it holds nobody back.
     pub idle: bool,
 }
 
 /// A windowed step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepProgress {
     /// Its name.
     pub name: String,
@@ -78,19 +82,46 @@ pub struct StepProgress {
     pub fired_ms: Option<i64>,
     /// Windows that end at or before this are closed.
     pub purged_ms: Option<i64>,
+    /// The end of the next window that has something to emit.
+    pub next_end_ms: Option<i64>,
+    /// The watermark at which it fires.
+    pub fires_at_ms: Option<i64>,
+    /// Sources that its time depends on.
+    pub sources: Vec<String>,
+    /// Earlier windowed steps that its time depends on.
+    pub steps: Vec<String>,
 }
+
+/// What is open of a windowed step.
+pub struct OpenStep<'n> {
+    /// Its name.
+    pub name: &'n str,
+    /// The end of the next window that has something to emit.
+    pub next_end_ms: Option<i64>,
+    /// The watermark at which it fires.
+    pub fires_at_ms: Option<i64>,
+    /// Sources that its time depends on.
+    pub sources: Vec<String>,
+    /// Earlier windowed steps that its time depends on.
+    pub steps: Vec<String>,
+}
+
+/// Time over which the watermark's speed is measured, milliseconds: at least, and at most.
+const SPEED_OVER_MS: (i64, i64) = (5_000, 60_000);
 
 /// A [`Progress`] that several threads share.
 #[derive(Debug)]
 pub struct View {
     progress: Mutex<Progress>,
+    /// When the watermark was where: its speed is measured from there.
+    watermark_then: Mutex<Option<(i64, i64)>>,
 }
 
 impl View {
     /// For a pipeline that is being started.
     pub fn new() -> View {
         let progress = Progress { started_ms: wall_clock_ms(), ..Progress::default() };
-        View { progress: Mutex::new(progress) }
+        View { progress: Mutex::new(progress), watermark_then: Mutex::new(None) }
     }
 
     /// How it is now.
@@ -133,7 +164,7 @@ impl View {
         let mut progress = self.lock();
         let partition = progress.partition(index, position);
         partition.next_offset = position.next_offset.0;
-        partition.watermark_ms = position.watermark.map(|watermark| watermark.0);
+        partition.stands_at(position.watermark.map(|watermark| watermark.0));
         partition.idle = idle;
     }
 
@@ -141,6 +172,17 @@ impl View {
     pub fn watermark(&self, watermark_ms: Option<i64>, held_back_by: Option<&Position>) {
         let mut progress = self.lock();
         progress.watermark_ms = watermark_ms;
+        if let Some(watermark_ms) = watermark_ms {
+            let now = wall_clock_ms();
+            let mut then = self.watermark_then.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let (at, was) = *then.get_or_insert((now, watermark_ms));
+            if now - at >= SPEED_OVER_MS.0 {
+                progress.watermark_speed = Some((watermark_ms - was) as f64 / (now - at) as f64);
+            }
+            if now - at >= SPEED_OVER_MS.1 {
+                *then = Some((now, watermark_ms));
+            }
+        }
         progress.held_back_by = held_back_by.map(|at| format!("{}-{}", at.topic, at.partition));
     }
 
@@ -155,20 +197,27 @@ impl View {
         for (index, position) in decision.positions.iter().enumerate() {
             let partition = progress.partition(index, position);
             partition.next_offset = position.next_offset.0;
-            partition.watermark_ms = position.watermark.map(|watermark| watermark.0);
+            partition.stands_at(position.watermark.map(|watermark| watermark.0));
         }
     }
 
     /// The windowed steps, with their names.
     pub fn steps<'n>(&self, steps: impl Iterator<Item = (&'n str, Frontiers)>) {
         let known = |instant: i64| (instant > Frontiers::START.fired).then_some(instant);
-        self.lock().steps = steps
-            .map(|(name, frontiers)| StepProgress {
-                name: name.to_owned(),
-                fired_ms: known(frontiers.fired),
-                purged_ms: known(frontiers.purged),
-            })
-            .collect();
+        let mut progress = self.lock();
+        for (name, frontiers) in steps {
+            let step = progress.step(name);
+            (step.fired_ms, step.purged_ms) = (known(frontiers.fired), known(frontiers.purged));
+        }
+    }
+
+    /// What is open of the windowed steps.
+    pub fn open<'n>(&self, steps: impl Iterator<Item = OpenStep<'n>>) {
+        let mut progress = self.lock();
+        for OpenStep { name, next_end_ms, fires_at_ms, sources, steps } in steps {
+            let step = progress.step(name);
+            *step = StepProgress { next_end_ms, fires_at_ms, sources, steps, ..step.clone() };
+        }
     }
 
     /// Records behind each of these positions; their sum.
@@ -203,11 +252,30 @@ impl Progress {
                 next_offset: of.next_offset.0,
                 lag_records: None,
                 watermark_ms: None,
+                watermark_since_ms: None,
                 idle: false,
             });
             self.partitions.len() - 1
         });
         &mut self.partitions[place]
+    }
+
+    /// The windowed step of that name.
+    fn step(&mut self, name: &str) -> &mut StepProgress {
+        let place = self.steps.iter().position(|step| step.name == name).unwrap_or_else(|| {
+            self.steps.push(StepProgress { name: name.to_owned(), ..StepProgress::default() });
+            self.steps.len() - 1
+        });
+        &mut self.steps[place]
+    }
+}
+
+impl PartitionProgress {
+    fn stands_at(&mut self, watermark_ms: Option<i64>) {
+        if self.watermark_ms != watermark_ms || self.watermark_since_ms.is_none() {
+            self.watermark_since_ms = watermark_ms.map(|_| wall_clock_ms());
+        }
+        self.watermark_ms = watermark_ms;
     }
 }
 

@@ -28,6 +28,23 @@ fn running(scenario: &Scenario, interval: &'static str) -> Daemon {
 }
 
 #[test]
+fn a_partition_without_records_is_named_as_what_windows_wait_for() {
+    let scenario = Scenario::new("waiting");
+    scenario.create_topics(2);
+    let file = scenario.write_windowed(&Settings { interval: "100ms", ..Settings::default() });
+    write_all(scenario.kafka, &scenario.input(), Orders { partitions: 1, ..Orders::default() }.generate());
+    let mut daemon = Daemon::run(&scenario, &file);
+    daemon.wait_until_ready();
+    let why = daemon.eventually_alive("to say what it waits for", |daemon| {
+        Some(said(&daemon.command(&["why", &scenario.name])))
+            .filter(|why| why.contains("the window that ends"))
+    });
+    let silent = format!("{}-1 has had no record yet", scenario.input());
+    assert!(why.contains(&silent), "{why}");
+    daemon.stop();
+}
+
+#[test]
 fn a_pipeline_is_shown_as_it_is() {
     let scenario = Scenario::new("shown");
     let mut daemon = running(&scenario, "100ms");
@@ -54,6 +71,11 @@ fn a_pipeline_is_shown_as_it_is() {
     assert_eq!(all["pipelines"][0]["name"], scenario.name.as_str());
     let status = said(&daemon.command(&["status"]));
     assert!(status.contains(&scenario.name) && status.contains("running"), "{status}");
+    let why = said(&daemon.command(&["why", &scenario.name]));
+    let held = format!("held by {}-", scenario.input());
+    assert!(why.contains("per_user: the window that ends") && why.contains(&held), "{why}");
+    assert!(why.contains("of event time are missing"), "{why}");
+    assert_eq!(daemon.api(&format!("{path}/why"))["steps"][0]["step"], "per_user");
     let status = said(&daemon.command(&["status", &scenario.name]));
     assert!(status.contains("20000 in") && status.contains(&format!("{}-3", scenario.input())), "{status}");
 
