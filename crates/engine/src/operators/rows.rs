@@ -20,26 +20,26 @@ pub(crate) type Failed = Vec<(u32, String)>;
 
 /// The rows for which `condition` is true, and those for which it failed.
 pub(crate) fn keep_where(condition: &Expr, rows: &Batch) -> Result<(Batch, Failed), ArrowError> {
-    let evaluated = condition.evaluate(&rows.columns);
-    let keep = evaluated
-        .values
-        .as_boolean_opt()
-        .filter(|keep| keep.len() == rows.len())
-        .ok_or_else(|| ArrowError::InvalidArgumentError("a condition that is not boolean".into()))?;
-    let kept = if keep.true_count() == rows.len() { rows.clone() } else { rows.filter(keep)? };
-    Ok((kept, evaluated.failed))
+    let (keep, failed) = truth(condition, rows)?;
+    let kept = if keep.true_count() == rows.len() { rows.clone() } else { rows.filter(&keep)? };
+    Ok((kept, failed))
 }
 
 /// The rows for which `condition` is not true, without those for which it fails.
 pub(crate) fn held_back_by(condition: &Expr, rows: &Batch) -> Result<Batch, ArrowError> {
-    let evaluated = condition.evaluate(&rows.columns);
-    let values = evaluated
-        .values
-        .as_boolean_opt()
-        .ok_or_else(|| ArrowError::InvalidArgumentError("a condition that is not boolean".into()))?;
-    let mut held_back: Vec<bool> = values.iter().map(|value| value != Some(true)).collect();
-    evaluated.failed.iter().for_each(|(row, _)| held_back[*row as usize] = false);
+    let (keep, failed) = truth(condition, rows)?;
+    let mut held_back: Vec<bool> = keep.iter().map(|keep| keep != Some(true)).collect();
+    failed.iter().for_each(|(row, _)| held_back[*row as usize] = false);
     rows.filter(&held_back.into())
+}
+
+/// A condition's value for each row, and the rows for which it failed.
+fn truth(condition: &Expr, rows: &Batch) -> Result<(BooleanArray, Failed), ArrowError> {
+    let evaluated = condition.evaluate(&rows.columns);
+    let values = evaluated.values.as_boolean_opt().filter(|values| values.len() == rows.len()).cloned();
+    let values =
+        values.ok_or_else(|| ArrowError::InvalidArgumentError("a condition that is not boolean".into()))?;
+    Ok((values, evaluated.failed))
 }
 
 /// The values of all expressions for the rows where none of them fails. Returns those rows, too.

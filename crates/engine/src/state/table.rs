@@ -419,9 +419,11 @@ impl GroupTable {
 
     /// The groups that changed since the bits were cleared.
     pub fn changed(&self) -> impl Iterator<Item = u32> {
-        let words = self.dirty.iter().enumerate();
-        words.flat_map(|(at, word)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        let words = self.dirty.iter().enumerate().filter(|(_, word)| **word != 0);
+        words.flat_map(|(at, &word)| {
+            // Each without its lowest bit, as long as there is one.
+            let rest = |word: &u64| Some(word & (word - 1)).filter(|rest| *rest != 0);
+            std::iter::successors(Some(word), rest).map(move |word| at as u32 * 64 + word.trailing_zeros())
         })
     }
 
@@ -434,19 +436,14 @@ impl GroupTable {
     pub fn take_dirty(&mut self) -> EncodedRows {
         let mut rows = EncodedRows::default();
         rows.bytes.reserve(self.row_bytes_hint(self.dirty_groups() as usize));
-        for at in 0..self.dirty.len() {
-            let mut word = std::mem::take(&mut self.dirty[at]);
-            while word != 0 {
-                self.encode_row(at as u32 * 64 + word.trailing_zeros(), &mut rows);
-                word &= word - 1;
-            }
-        }
+        self.changed().for_each(|group| self.encode_row(group, &mut rows));
+        self.forget_changes();
         rows
     }
 
     /// The rows of all groups; the bits are cleared.
     pub fn take_whole(&mut self) -> EncodedRows {
-        self.dirty.fill(0);
+        self.forget_changes();
         let mut rows = EncodedRows::default();
         rows.bytes.reserve(self.row_bytes_hint(self.len()));
         self.groups().for_each(|group| self.encode_row(group, &mut rows));
