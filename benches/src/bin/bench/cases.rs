@@ -44,6 +44,8 @@ pub enum Contender {
     Loop,
     /// The same, with four fields of each record decoded by serde_json.
     Decode,
+    /// The same as the first, with each record written as it is.
+    Copy,
     /// Onceflow.
     Onceflow,
     /// Flink's DataStream API, state on the heap.
@@ -62,6 +64,7 @@ impl Contender {
         match self {
             Contender::Loop => "bare loop",
             Contender::Decode => "bare loop, decoding",
+            Contender::Copy => "bare loop, copying",
             Contender::Onceflow => "Onceflow",
             Contender::FlinkHeap => "Flink DataStream, heap",
             Contender::FlinkRocksdb => "Flink SQL, RocksDB",
@@ -75,9 +78,14 @@ impl Contender {
         matches!(self, Contender::FlinkHeap | Contender::FlinkRocksdb | Contender::FlinkStreamRocksdb)
     }
 
-    /// Whether its answers can be compared: it writes some.
-    pub fn answers(self) -> bool {
+    /// Whether it needs a topic to write to.
+    pub fn writes(self) -> bool {
         !matches!(self, Contender::Loop | Contender::Decode)
+    }
+
+    /// Whether what it writes are answers, which can be compared.
+    pub fn answers(self) -> bool {
+        self.writes() && self != Contender::Copy
     }
 }
 
@@ -129,7 +137,7 @@ pub fn base() -> Case {
 
 /// All whose figure is the slope between two sizes.
 pub fn cases() -> Vec<Case> {
-    use Contender::{FlinkHeap, Loop, Onceflow, Streams};
+    use Contender::{Copy, FlinkHeap, Loop, Onceflow, Streams};
     let base = base();
     let few = Case { contenders: vec![Loop, Onceflow, FlinkHeap], ..base.clone() };
     vec![
@@ -139,7 +147,7 @@ pub fn cases() -> Vec<Case> {
         Case {
             name: "stateless",
             job: Job::Stateless,
-            contenders: vec![Loop, Onceflow, FlinkHeap, Streams],
+            contenders: vec![Loop, Copy, Onceflow, FlinkHeap, Streams],
             ..base
         },
         Case { name: "1k-users", users: 1_000, ..few.clone() },

@@ -45,13 +45,9 @@ impl Bench {
     /// A job that it does not do.
     pub fn command(&self, contender: Contender, run: &Run) -> Result<Command> {
         Ok(match contender {
-            Contender::Loop | Contender::Decode => {
-                let orders = run.orders.context("a loop ends")?.to_string();
-                let mut command = Command::new(self.binaries.join("bare-loop"));
-                command.args([&self.bootstrap, run.input, &orders]);
-                command.args((contender == Contender::Decode).then_some("decode"));
-                command
-            }
+            Contender::Loop => self.bare_loop(run, &[])?,
+            Contender::Decode => self.bare_loop(run, &["decode"])?,
+            Contender::Copy => self.bare_loop(run, &["copy", run.output])?,
             Contender::Onceflow => self.onceflow(run),
             Contender::FlinkHeap => self.java("flink", "peers.FlinkStream", "hashmap", run)?,
             Contender::FlinkRocksdb if run.case.job == Job::Tumbling => {
@@ -63,6 +59,14 @@ impl Bench {
             }
             _ => bail!("{} does not do {}", contender.name(), run.case.job.name()),
         })
+    }
+
+    fn bare_loop(&self, run: &Run, what: &[&str]) -> Result<Command> {
+        let orders = run.orders.context("a loop ends")?.to_string();
+        let mut command = Command::new(self.binaries.join("bare-loop"));
+        command.args([&self.bootstrap, run.input, &orders]).args(what);
+        command.env("BENCH_LINGER", run.case.linger_ms.to_string());
+        Ok(command)
     }
 
     fn onceflow(&self, run: &Run) -> Command {

@@ -89,7 +89,7 @@ fn run_once(
 ) -> Result<Cost> {
     let dir: &Path = &bench.work.join(output);
     fs::create_dir_all(dir)?;
-    if contender.answers() {
+    if contender.writes() {
         bench.create_topic(output)?;
     }
     let run = Run { case, input: &input(workload), orders: Some(workload.orders), output, dir };
@@ -102,6 +102,8 @@ fn run_once(
     if contender.answers() {
         answers::check(&bench.bootstrap, output, contender, case, workload)
             .with_context(|| format!("the answer of {} in {output} is not right", contender.name()))?;
+    }
+    if contender.writes() {
         // Answers of hours of measuring would fill the disk.
         bench.delete_topic(output)?;
     }
