@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use arrow::datatypes::DataType;
 use datafusion_sql::sqlparser::ast::{Expr as Ast, Spanned};
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -42,6 +43,7 @@ impl Syntax {
             return Err(Mistake::new(Code::TooLarge, whole, "the expression is too long"));
         }
         name_headers(&mut tokens);
+        name_members(&mut tokens, scope);
         quote_columns(&mut tokens, scope);
         let chain = longest_chain(&tokens);
         if chain > MAX_DEPTH {
@@ -198,6 +200,40 @@ fn name_headers(tokens: &mut Vec<TokenWithSpan>) {
             tokens.splice(i..i + 4, [column]);
         }
         i += 1;
+    }
+}
+
+/// `line.sku`, where `line` is a column of structs, is a call of the function that reads a member.
+fn name_members(tokens: &mut Vec<TokenWithSpan>, scope: &Scope) {
+    let mut i = 0;
+    while i + 2 < tokens.len() {
+        let Token::Word(column) = &tokens[i].token else {
+            i += 1;
+            continue;
+        };
+        let known = scope.find(&column.value).and_then(|column| column.data_type.clone());
+        let is_member = |pair: &&[TokenWithSpan]| {
+            pair[0].token == Token::Period && matches!(pair[1].token, Token::Word(_))
+        };
+        let members = tokens[i + 1..].chunks_exact(2).take_while(is_member).count();
+        let follows = i > 0 && tokens[i - 1].token == Token::Period;
+        if members == 0 || follows || !matches!(known, Some(DataType::Struct(_))) {
+            i += 1;
+            continue;
+        }
+        let end = i + 1 + 2 * members;
+        let span = Span::new(tokens[i].span.start, tokens[end - 1].span.end);
+        let mut call = vec![Token::make_word("get_field", None), Token::LParen];
+        call.push(Token::make_word(&column.value, Some('"')));
+        for pair in tokens[i + 1..end].chunks_exact(2) {
+            if let Token::Word(member) = &pair[1].token {
+                call.extend([Token::Comma, Token::SingleQuotedString(member.value.clone())]);
+            }
+        }
+        call.push(Token::RParen);
+        let length = call.len();
+        tokens.splice(i..end, call.into_iter().map(|token| TokenWithSpan::new(token, span)));
+        i += length;
     }
 }
 
