@@ -214,7 +214,7 @@ fn windows(c: &mut Criterion<Cpu>) {
                         timed(times, fill, |()| drop(black_box(resident.borrow_mut().freeze())))
                     });
                 }
-                "close" => b.iter(|| close(&resident.borrow())),
+                "close" => b.iter(|| close(&mut resident.borrow_mut())),
                 "restore" => {
                     let frozen = filled(&plan, &rows).freeze();
                     b.iter_custom(|times| timed(times, || state(&plan), |state| restore(state, &frozen)));
@@ -242,7 +242,7 @@ fn restore(state: &mut WindowState, frozen: &[FrozenPane]) {
     }
 }
 
-fn close(state: &WindowState) {
+fn close(state: &mut WindowState) {
     let end = state.next_end(i64::MIN).expect("an open window");
     let partials = state.close(end, None, 0, 1);
     let emit = &mut |rows: WindowRows| {

@@ -178,7 +178,7 @@ impl Scenario {
       cents: cast(amount * 100 as bigint)
   per_user:
     from: paid
-    window: {window}
+    {window}
     group_by: [user_id]
     aggregate:
       orders: count(*)
@@ -190,7 +190,6 @@ impl Scenario {
       weight: sum(weight)
       country: max(country)
     having: orders > 0
-    allowed_lateness: {lateness}
     emit: {emit}
     late: dead_letter
 sinks:
@@ -200,10 +199,9 @@ sinks:
     key: {key}
     format: json
 ",
-            window = settings.window.yaml(),
-            lateness = settings.lateness,
+            window = settings.window.yaml(settings.lateness),
             emit = if settings.updates { "updates" } else { "final" },
-            key = if settings.updates { "[user_id, window_start]" } else { "user_id" },
+            key = if settings.updates { settings.window.identity() } else { "user_id" },
             output = self.output(),
         );
         self.write("pipeline.yaml", &(self.preamble(settings) + &self.source(settings) + &steps))

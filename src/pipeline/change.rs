@@ -125,7 +125,7 @@ impl Match {
             ));
         }
         let last_pane = manifest.panes_of(state.id).max();
-        let since = last_pane.map(|pane| window.spec.first_end(pane));
+        let since = last_pane.map(|pane| window.spec.pane_end(pane));
         let mut known = state.aggregates.clone();
         for new in aggregates(window) {
             if known.iter().any(|aggregate| aggregate.name == new.name) {

@@ -104,7 +104,9 @@ impl Story {
                 tracing::info!(pipeline, claim = %claim.claim, "older instances are fenced")
             }
             Event::AtBarrier(report) => self.at_barrier(report, coordinator),
-            Event::Fired(report) => self.is_open(report.worker, report.next_ends.iter().copied()),
+            Event::Fired(report) => {
+                self.is_open(report.worker, report.windows.iter().map(|windows| windows.next_end));
+            }
             Event::Durable { manifest, .. } => {
                 // The keeper set these before it said so.
                 let (written, full) = (
@@ -322,7 +324,9 @@ impl Story {
         let open = context.settings.steps.iter().enumerate().map(|(number, rules)| {
             let of_worker = |ends: &Vec<Option<i64>>| ends.get(number).copied().flatten();
             let next_end_ms = self.next_ends.iter().filter_map(of_worker).min();
-            let after_ms = if rules.emit == Emit::Final { rules.lateness_ms } else { 0 };
+            // Without windows nothing waits for an end.
+            let next_end_ms = next_end_ms.filter(|_| rules.emit != Emit::Running);
+            let after_ms = if rules.emit == Emit::Updates { 0 } else { rules.lateness_ms };
             let (mut sources, mut steps) = (vec![], vec![]);
             for input in &rules.inputs {
                 match input {

@@ -357,16 +357,12 @@ impl Running {
         Ok(())
     }
 
-    fn next_ends(&self) -> Step<Vec<Option<i64>>> {
-        let fired = self.fired.iter().enumerate();
-        let ends = fired.map(|(step, fired)| self.thread.engine.next_end_after(step, *fired));
-        Ok(ends.collect::<Result<_, _>>()?)
-    }
-
+    /// This worker's windows, by windowed step.
     fn windows(&self) -> Step<Vec<OpenWindows>> {
-        let next_ends = self.next_ends()?.into_iter().enumerate();
-        let windows = next_ends.map(|(step, next_end)| {
-            Ok(OpenWindows { next_end, changed: self.thread.engine.changed_ends(step)? })
+        let engine = &self.thread.engine;
+        let windows = self.fired.iter().enumerate().map(|(step, fired)| {
+            let next_end = engine.next_end_after(step, *fired)?;
+            Ok(OpenWindows { next_end, changed: engine.changed_ends(step)? })
         });
         Ok(windows.collect::<Result<_, WorkerError>>()?)
     }
@@ -444,7 +440,7 @@ impl Running {
         if !again {
             self.fired[step] = end;
         }
-        let report = FiredReport { worker: self.thread.index, next_ends: self.next_ends()?, output_bytes };
+        let report = FiredReport { worker: self.thread.index, windows: self.windows()?, output_bytes };
         self.thread.driver.event(Event::Fired(report));
         Ok(())
     }

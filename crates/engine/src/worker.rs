@@ -19,7 +19,7 @@ mod trouble;
 
 use std::sync::Arc;
 
-use arrow::array::Int64Array;
+use arrow::array::{ArrayRef, Int64Array};
 use onceflow_protocol::{Delay, Frontiers};
 
 pub use self::error::WorkerError;
@@ -395,6 +395,11 @@ impl Worker {
             .iter()
             .map(|aggregate| aggregate.argument.as_ref().and_then(|_| arguments.next()))
             .collect();
+        if plan.spec.session_gap_ms().is_some() {
+            // A session's bounds are its first two aggregates.
+            let event_time: ArrayRef = Arc::new(kept.event_time.clone());
+            arguments.iter_mut().take(2).for_each(|argument| *argument = Some(event_time.clone()));
+        }
         let mut order = None;
         for (aggregate, argument) in plan.aggregates.iter().zip(&mut arguments) {
             if let Some(value) = argument.take_if(|_| aggregate.function.is_ordered()) {

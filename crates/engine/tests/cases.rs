@@ -246,6 +246,17 @@ fn aggregates_beyond_sums() {
 }
 
 #[test]
+fn sessions() {
+    check("sessions");
+}
+
+#[test]
+fn totals() {
+    check("totals");
+    check("totals-of-sessions");
+}
+
+#[test]
 fn cumulative() {
     check("cumulative");
 }

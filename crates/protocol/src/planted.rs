@@ -56,6 +56,12 @@ pub enum Planted {
     CorrectionsPutOff,
     /// An eviction forgets what has changed of a window that is emitted again.
     ChangesLostByEviction,
+    /// A session ends with the pane that it is in.
+    SessionCutAtPane,
+    /// The row of a session that goes on does not get into the snapshot.
+    SessionMovedUnwritten,
+    /// Rows that were evicted of the panes behind a session are not looked at.
+    SessionBlindToRuns,
 }
 
 impl Planted {
@@ -86,6 +92,9 @@ impl Planted {
         Planted::SavepointInPlace,
         Planted::CorrectionsPutOff,
         Planted::ChangesLostByEviction,
+        Planted::SessionCutAtPane,
+        Planted::SessionMovedUnwritten,
+        Planted::SessionBlindToRuns,
     ];
 }
 

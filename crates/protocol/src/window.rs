@@ -2,7 +2,7 @@
 //!
 //! Windows are half-open, `[start, end)`, in milliseconds, aligned to the epoch in UTC or to an offset from it. Overlapping windows share
 //! **panes**: slices as long as the distance between their ends. (Li et al., "No pane, no gain", SIGMOD Record 34, 2005.) A pane is
-//! named by its start. There are three kinds:
+//! named by its start. There are four kinds:
 //!
 //! ```text
 //! tumbling    |----||----||----|     a window is its only pane
@@ -11,9 +11,15 @@
 //! cumulative  |----|                 each begins where a period of `size` begins, and they end one `every` after the other:
 //!             |---------|            a pane belongs to those of its period that end after it
 //!             |--------------||----|
+//! session     |=|--------|           where a key's sessions lie is known from its events alone. But its events in one pane are in one
+//!               |=|--------|         session, as a pane is no longer than the gap; and whether that goes on is known once time has
+//!                                    passed the pane by the gap. So the "window" of a pane is the pane and the gap behind it
 //! ```
 //!
-//! Times outside [`EventTime::MIN`]`..=`[`EventTime::MAX`] never get here, and sizes are at most [`WindowSpec::MAX_SIZE_MS`], so
+//! The end of a session's window is when its first pane is **settled**: for each key, what is in the pane either joins what the key has in the
+//! rest of the window, or is a whole session.
+//!
+//! Times outside [`EventTime::MIN`]`..=`[`EventTime::MAX`] never get here, and sizes (and gaps) are at most [`WindowSpec::MAX_SIZE_MS`], so
 //! that nothing here can overflow.
 
 use crate::time::EventTime;
@@ -34,9 +40,14 @@ enum Kind {
     /// A tumbling window has `every == size`.
     Hopping,
     Cumulative,
+    /// The size is that of a pane and the gap.
+    Session,
 }
 
 impl WindowSpec {
+    /// A session's pane is this part of its gap, or the next larger one that divides it.
+    const PANES_A_GAP: i64 = 8;
+
     /// Longest window: about 1,000 years.
     pub const MAX_SIZE_MS: i64 = 1000 * 366 * 86_400_000;
 
@@ -51,6 +62,21 @@ impl WindowSpec {
     /// [`hopping`](Self::hopping).
     pub fn cumulative(size_ms: i64, every_ms: i64) -> Option<WindowSpec> {
         Self::hopping(size_ms, every_ms).map(|spec| WindowSpec { kind: Kind::Cumulative, ..spec })
+    }
+
+    /// Sessions: events of a key no further apart than `gap_ms` belong together. `None` unless `0 < gap ≤ MAX`.
+    pub fn session(gap_ms: i64) -> Option<WindowSpec> {
+        if gap_ms <= 0 || gap_ms > Self::MAX_SIZE_MS {
+            return None;
+        }
+        let panes = (1..=Self::PANES_A_GAP).rev().find(|panes| gap_ms % panes == 0)?;
+        let every_ms = gap_ms / panes;
+        Some(WindowSpec { kind: Kind::Session, size_ms: every_ms + gap_ms, every_ms, offset_ms: 0 })
+    }
+
+    /// The gap of sessions, milliseconds; `None` for windows that are known before any record.
+    pub fn session_gap_ms(self) -> Option<i64> {
+        (self.kind == Kind::Session).then_some(self.size_ms - self.every_ms)
     }
 
     /// The same windows, `offset_ms` later (earlier, where it is negative).
@@ -77,7 +103,7 @@ impl WindowSpec {
     /// Distance between window starts, milliseconds.
     pub fn period_ms(self) -> i64 {
         match self.kind {
-            Kind::Hopping => self.every_ms,
+            Kind::Hopping | Kind::Session => self.every_ms,
             Kind::Cumulative => self.size_ms,
         }
     }
@@ -113,9 +139,17 @@ impl WindowSpec {
         ms - (ms - self.offset_ms).rem_euclid(self.period_ms())
     }
 
-    /// End of the first window that holds the pane, that is the pane's own end.
-    pub fn first_end(self, pane: i64) -> i64 {
+    /// End of a pane, exclusive.
+    pub fn pane_end(self, pane: i64) -> i64 {
         pane + self.every_ms
+    }
+
+    /// End of the first window that holds the pane: the pane's own end, or when its sessions are settled.
+    pub fn first_end(self, pane: i64) -> i64 {
+        match self.kind {
+            Kind::Hopping | Kind::Cumulative => self.pane_end(pane),
+            Kind::Session => pane + self.size_ms,
+        }
     }
 
     /// End of the last window that holds the pane: with it the pane goes.
@@ -126,7 +160,7 @@ impl WindowSpec {
     /// Start of the window that ends at `end`.
     pub fn start(self, end: i64) -> i64 {
         match self.kind {
-            Kind::Hopping => end - self.size_ms,
+            Kind::Hopping | Kind::Session => end - self.size_ms,
             Kind::Cumulative => self.period_of(end - 1),
         }
     }
@@ -174,6 +208,36 @@ mod tests {
     fn edges() -> impl Strategy<Value = i64> {
         let (first, last) = (EventTime::MIN.ms(), EventTime::MAX.ms());
         prop_oneof![first..=last, first..first + 300_000, last - 300_000..=last]
+    }
+
+    #[test]
+    fn a_session_is_known_once_time_has_passed_it_by_the_gap() {
+        let spec = WindowSpec::session(30_000).unwrap();
+        assert_eq!((spec.every_ms(), spec.size_ms(), spec.session_gap_ms()), (3_750, 33_750, Some(30_000)));
+        // A prime gap has one pane; a small one has panes of a millisecond.
+        assert_eq!(WindowSpec::session(10_007).unwrap().every_ms(), 10_007);
+        assert_eq!(WindowSpec::session(7).unwrap().every_ms(), 1);
+        assert!(WindowSpec::session(0).is_none());
+        assert!(WindowSpec::session(WindowSpec::MAX_SIZE_MS + 1).is_none());
+        assert_eq!(WindowSpec::tumbling(30_000).unwrap().session_gap_ms(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_sessions_pane_is_in_one_window(t in edges(), gap in 1i64..100_000, behind in -300_000i64..300_000) {
+            let spec = WindowSpec::session(gap).unwrap();
+            let pane = spec.pane_of(time(t));
+            prop_assert!(spec.every_ms() <= gap && gap % spec.every_ms() == 0);
+            prop_assert!(pane <= t && t < spec.pane_end(pane) && spec.is_pane(pane));
+            let end = spec.last_end(pane);
+            // Whatever can join the pane's last event lies in the window, and the window is over once none of it can come any more.
+            prop_assert_eq!(end, spec.pane_end(pane) + gap);
+            prop_assert_eq!((spec.first_end(pane), spec.start(end)), (end, pane));
+            let panes: Vec<i64> = spec.panes(end).collect();
+            prop_assert_eq!(panes[0], pane);
+            prop_assert_eq!(spec.pane_end(*panes.last().unwrap()), end);
+            prop_assert_eq!(spec.next_end(pane, t + behind), Some(end).filter(|end| *end > t + behind));
+        }
     }
 
     #[test]

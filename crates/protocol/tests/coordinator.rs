@@ -4,7 +4,8 @@
 use onceflow_protocol::coordinator::*;
 use onceflow_protocol::*;
 
-const STEP: WindowedStep = WindowedStep { inputs: vec![], lateness_ms: 0, emit: Emit::Final };
+const STEP: WindowedStep =
+    WindowedStep { inputs: vec![], lateness_ms: 0, emit: Emit::Final, granularity_ms: 1 };
 
 fn settings() -> Settings {
     Settings {
@@ -182,7 +183,8 @@ impl Shell {
             Effect::Fire(Firing { end, .. }) => {
                 self.log.push(format!("fired {end}"));
                 self.windows.retain(|window| *window != end);
-                Event::Fired(FiredReport { worker: 0, next_ends: vec![self.next_end()], output_bytes: 600 })
+                let windows = vec![OpenWindows { next_end: self.next_end(), changed: vec![] }];
+                Event::Fired(FiredReport { worker: 0, windows, output_bytes: 600 })
             }
             Effect::Freeze { epoch, .. } => {
                 let counts = Counts { read: 7, ..Counts::default() };
@@ -636,7 +638,8 @@ fn a_pass_that_takes_too_long_is_cut() {
     shell.pass(100);
     (shell.silent, shell.windows) = (None, vec![200]);
     shell.now_ms += 600;
-    shell.event(Event::Fired(FiredReport { worker: 0, next_ends: vec![Some(200)], output_bytes: 1 }));
+    let windows = vec![OpenWindows { next_end: Some(200), changed: vec![] }];
+    shell.event(Event::Fired(FiredReport { worker: 0, windows, output_bytes: 1 }));
     assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 100, purged: 100 }]);
     shell.pass(1);
     assert_eq!(shell.coordinator.frontiers(), [Frontiers { fired: 300, purged: 300 }]);

@@ -9,8 +9,9 @@ use onceflow_engine::plan::Plan;
 use onceflow_engine::state::cold::MemoryColdStore;
 use onceflow_engine::worker::{StepStart, Worker, WorkerError};
 use onceflow_protocol::Frontiers;
+use onceflow_protocol::coordinator::Emit;
 
-use crate::row::{DELAY, Input, Row, SHAPES, STEPS, Shape};
+use crate::row::{DELAY, Input, NO_WINDOW, Row, SHAPES, STEPS, Shape};
 
 /// The plans of all shapes.
 #[derive(Clone, Debug)]
@@ -37,12 +38,16 @@ impl Plans {
 }
 
 fn pipeline(shape: &Shape) -> String {
-    let Shape { size, every, lateness, second, updates } = *shape;
+    let Shape { size, every, lateness, second, second_runs, updates, sessions } = *shape;
     let emit = if updates { "updates" } else { "final" };
-    let key = if updates { "    key: [key, window_start]\n" } else { "" };
+    let key = if updates && !sessions { "    key: [key, window_start]\n" } else { "" };
+    let lateness =
+        if updates && sessions { String::new() } else { format!("    allowed_lateness: {lateness}ms\n") };
     let window = match size == every {
-        true => format!("{{ tumbling: {size}ms }}"),
-        false => format!("{{ hopping: {size}ms, every: {every}ms }}"),
+        _ if sessions && updates => format!("ttl: {size}ms"),
+        _ if sessions => format!("window: {{ session: {size}ms }}"),
+        true => format!("window: {{ tumbling: {size}ms }}"),
+        false => format!("window: {{ hopping: {size}ms, every: {every}ms }}"),
     };
     let mut text = format!(
         "pipeline: sim
@@ -58,28 +63,31 @@ sources:
 steps:
   first:
     from: events
-    window: {window}
+    {window}
     group_by: [key]
     aggregate: {{ n: count(*), total: sum(value) }}
-    allowed_lateness: {lateness}ms
-    emit: {emit}
+{lateness}    emit: {emit}
     late: dead_letter
 "
     );
     if let Some(size) = second {
+        let window = match second_runs {
+            true => format!("ttl: {size}ms"),
+            false => format!("window: {{ tumbling: {size}ms }}"),
+        };
         text += &format!(
             "  second:
     from: first
-    window: {{ tumbling: {size}ms }}
+    {window}
     group_by: [key]
     aggregate: {{ n: sum(n), total: sum(total) }}
-    emit: final
     late: drop
 "
         );
     }
     text += "sinks:\n";
-    for step in STEPS.iter().take(shape.steps()) {
+    for (number, step) in STEPS.iter().take(shape.steps()).enumerate() {
+        let key = if shape.emit_of(number) == Emit::Running { "    key: [key]\n" } else { key };
         text += &format!(
             "  {step}:\n    from: {step}\n    topic: {step}\n{key}    format: {{ type: json, timestamps: epoch_ms }}\n"
         );
@@ -169,7 +177,7 @@ impl EngineTask {
         Row::Result {
             step,
             key: number("key") as u8,
-            end: number("window_end"),
+            end: if json["window_end"].is_null() { NO_WINDOW } else { number("window_end") },
             count: number("n"),
             sum: number("total"),
         }

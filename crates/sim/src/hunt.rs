@@ -14,6 +14,9 @@ const OF_THE_ENGINE: &[Planted] = &[
     Planted::RowsDoubledByEviction,
     Planted::OldExtentsKept,
     Planted::ChangesLostByEviction,
+    Planted::SessionCutAtPane,
+    Planted::SessionMovedUnwritten,
+    Planted::SessionBlindToRuns,
 ];
 
 /// Each must be found within `seeds` seeds.

@@ -9,12 +9,14 @@
 //! savepoint's decision was committed; one that discards a step's state empties that step's windows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
+use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{ClaimId, Counts, Decision, Frontiers};
 
 use crate::fold::FoldState;
 use crate::kafka::{Cluster, SOURCES, Value};
-use crate::row::{DELAY, Input, Row, STEPS, Shape};
+use crate::row::{DELAY, Input, NO_WINDOW, Row, STEPS, Shape};
 use crate::storage::Storage;
 
 /// What is known of a source partition.
@@ -26,6 +28,9 @@ struct Partition {
     was_idle: bool,
 }
 
+/// Time, count and sum.
+type Event = (i64, i64, i64);
+
 /// The reference as it was at one commit.
 #[derive(Clone, Debug, Default)]
 struct Reference {
@@ -35,6 +40,10 @@ struct Reference {
     open: FoldState,
     /// Groups of them that have changed since they were last emitted, if ever.
     owed: BTreeSet<(usize, i64, u8)>,
+    /// Of steps with sessions or totals, what is in none that is over, by step and key, ascending.
+    events: BTreeMap<(usize, u8), Vec<Event>>,
+    /// Of steps with totals, the keys that had something since the last commit.
+    touched: BTreeSet<(usize, u8)>,
     late: BTreeSet<(usize, i64)>,
     counts: Counts,
 }
@@ -168,8 +177,9 @@ impl Judge {
         let starts: Vec<i64> = decision.positions.iter().map(|at| at.next_offset.0).collect();
         self.starts_at(starts.into_iter());
         let frontiers = self.frontiers_of(decision, storage)?;
+        self.nothing_is_forgotten(decision, &frontiers)?;
         let late = self.take_in(decision, &rows, cluster)?;
-        self.results(&rows)?;
+        self.results(&rows, &frontiers)?;
         self.nothing_is_missing(&frontiers)?;
         self.now.counts.late += late;
         self.now.counts.out += rows.iter().filter(|row| matches!(row, Row::Result { .. })).count() as u64;
@@ -217,6 +227,7 @@ impl Judge {
             if let Some(step) = id.strip_prefix("discard-state:").and_then(|id| id.split(':').next()) {
                 self.now.open.retain(|(of, ..), _| STEPS[*of] != step);
                 self.now.owed.retain(|(of, ..)| STEPS[*of] != step);
+                self.now.events.retain(|(of, _), _| STEPS[*of] != step);
             }
         }
         Ok(went_back)
@@ -320,6 +331,10 @@ impl Judge {
             return Ok(());
         }
         self.now.counts.used += 1;
+        if self.shape.gap(0).is_some() {
+            self.event(0, input.key, (input.ts, 1, input.value));
+            return Ok(());
+        }
         for end in ends {
             let group = self.now.open.entry((0, end, input.key)).or_default();
             *group = (group.0 + 1, group.1 + input.value);
@@ -328,8 +343,63 @@ impl Judge {
         Ok(())
     }
 
-    fn results(&mut self, rows: &[Row]) -> Verdict {
-        for step in 0..self.shape.steps() {
+    /// Something of a step with sessions or totals.
+    fn event(&mut self, step: usize, key: u8, event: Event) {
+        let events = self.now.events.entry((step, key)).or_default();
+        events.insert(events.partition_point(|(ts, ..)| *ts <= event.0), event);
+        self.now.touched.insert((step, key));
+    }
+
+    /// The sessions of a step that are over when the panes up to a frontier are settled: a key and a range of its events each, the last of
+    /// a key first.
+    fn sessions_over(&self, step: usize, fired: i64) -> Vec<(u8, Range<usize>)> {
+        let mut over = vec![];
+        let Some(gap) = self.shape.gap(step) else { return over };
+        for ((_, key), events) in self.now.events.range((step, 0)..=(step, u8::MAX)) {
+            let mut end = events.len();
+            while let Some((last, ..)) = events[..end].last() {
+                let begins = |pair: &[Event]| pair[1].0 - pair[0].0 > gap;
+                let start = events[..end].windows(2).rposition(begins).map_or(0, |before| before + 1);
+                if self.shape.settled(step, gap, *last) <= fired {
+                    over.push((*key, start..end));
+                }
+                end = start;
+            }
+        }
+        over
+    }
+
+    /// What a step with sessions or totals owes at frontiers, and what it forgets.
+    fn sessions(&mut self, step: usize, frontiers: Frontiers) {
+        let Some(gap) = self.shape.gap(step) else { return };
+        let running = self.shape.emit_of(step) == Emit::Running;
+        let over = self.sessions_over(step, frontiers.fired);
+        let touched: Vec<u8> =
+            self.now.touched.range((step, 0)..=(step, u8::MAX)).map(|(_, key)| *key).collect();
+        for key in touched.into_iter().filter(|_| running) {
+            // What it adds up to since it was last silent for too long.
+            let events = self.now.events.get(&(step, key)).map(Vec::as_slice).unwrap_or_default();
+            let newest = events.chunk_by(|a, b| b.0 - a.0 <= gap).next_back().unwrap_or_default().to_vec();
+            self.owe((step, NO_WINDOW, key), &newest);
+        }
+        for (key, range) in over {
+            let Some(events) = self.now.events.get_mut(&(step, key)) else { continue };
+            let session: Vec<Event> = events.drain(range).collect();
+            if let (Some((last, ..)), false) = (session.last(), running) {
+                self.owe((step, last + gap, key), &session);
+            }
+        }
+    }
+
+    fn owe(&mut self, window: (usize, i64, u8), events: &[Event]) {
+        let sums = events.iter().fold((0, 0), |(count, sum), event| (count + event.1, sum + event.2));
+        self.now.open.insert(window, sums);
+        self.now.owed.insert(window);
+    }
+
+    fn results(&mut self, rows: &[Row], frontiers: &[Frontiers]) -> Verdict {
+        for (step, at) in frontiers.iter().enumerate() {
+            self.sessions(step, *at);
             for row in rows {
                 let Row::Result { step: of, key, end, count, sum } = *row else { continue };
                 if of != step {
@@ -347,14 +417,42 @@ impl Judge {
                     }
                     Some(_) => {}
                 }
-                // A bounded run fires the second step's windows before all results of the first have come: those are late there.
-                let in_time = |second: &i64| step == 0 && *second > self.now.frontiers[1].purged;
-                if let Some(second) = self.shape.second_end(end).filter(in_time) {
-                    let group = self.now.open.entry((1, second, key)).or_default();
-                    *group = (group.0 + count, group.1 + sum);
-                    self.now.owed.insert((1, second, key));
+                if step == 0 {
+                    self.pass_on(key, end, (count, sum));
                 }
             }
+        }
+        self.now.touched.clear();
+        Ok(())
+    }
+
+    /// A result of the first step goes to the second. A bounded run fires the second step's windows before all results of the first have
+    /// come: those are late there.
+    fn pass_on(&mut self, key: u8, end: i64, (count, sum): (i64, i64)) {
+        let Some(second) = self.shape.second_end(end) else { return };
+        let purged = self.now.frontiers[1].purged;
+        if let Some(gap) = self.shape.gap(1) {
+            let ts = end - 1;
+            if self.shape.settled(1, gap, ts) > purged {
+                self.event(1, key, (ts, count, sum));
+            }
+        } else if second > purged {
+            let group = self.now.open.entry((1, second, key)).or_default();
+            *group = (group.0 + count, group.1 + sum);
+            self.now.owed.insert((1, second, key));
+        }
+    }
+
+    /// Totals are kept until time has passed them, whatever else comes to an end.
+    fn nothing_is_forgotten(&self, decision: &Decision, frontiers: &[Frontiers]) -> Verdict {
+        let mut reached = decision.positions.iter().filter_map(|at| at.watermark.map(|at| at.0)).max();
+        for (step, (now, before)) in frontiers.iter().zip(&self.now.frontiers).enumerate() {
+            let is_ahead = reached.is_none_or(|reached| now.purged > reached);
+            if self.shape.emit_of(step) == Emit::Running && now != before && is_ahead {
+                return Err(format!("totals were forgotten up to {now:?}, at watermark {reached:?}"));
+            }
+            // Its windows may have closed ahead of time, at the end of a bounded run: nothing older comes out of it then.
+            reached = reached.max(Some(now.purged));
         }
         Ok(())
     }
@@ -395,6 +493,7 @@ impl Judge {
     /// Everything up to `ends` was taken in, and no window that ends at or before `fired` is left.
     pub fn is_complete(&self, ends: &[i64], fired: i64) -> bool {
         let taken = self.now.partitions.iter().zip(ends).all(|(known, end)| known.next >= *end);
-        taken && self.now.owed.iter().all(|(_, end, _)| *end > fired)
+        let emitted = self.now.owed.iter().all(|(_, end, _)| *end > fired);
+        taken && emitted && self.sessions_over(0, fired).is_empty()
     }
 }

@@ -1,5 +1,6 @@
 //! What flows: input records and output rows, in the only form that checks need.
 
+use onceflow_protocol::WindowSpec;
 use onceflow_protocol::coordinator::Emit;
 
 /// A record of a source partition.
@@ -43,17 +44,24 @@ pub enum Row {
 /// The pipeline of a seed: one windowed step, or a second one that reads the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shape {
-    /// Length of the first step's windows, milliseconds.
+    /// Length of the first step's windows, milliseconds; of sessions the gap.
     pub size: i64,
-    /// Distance between their beginnings, milliseconds.
+    /// Distance between their beginnings, milliseconds; of sessions the length of a pane.
     pub every: i64,
     /// Allowed lateness of the first step, milliseconds.
     pub lateness: i64,
-    /// Length of the second step's tumbling windows, milliseconds; none without a second step.
+    /// Length of the second step's tumbling windows, or the `ttl` of its totals, milliseconds; none without a second step.
     pub second: Option<i64>,
+    /// The second step has no windows, but totals.
+    pub second_runs: bool,
     /// The first step emits results again when they have changed.
     pub updates: bool,
+    /// The first step's windows are sessions; with `updates` it has none, and totals that are forgotten after `size`.
+    pub sessions: bool,
 }
+
+/// End of the window of a result without one.
+pub const NO_WINDOW: i64 = i64::MIN;
 
 /// Allowed disorder, milliseconds.
 pub const DELAY: i64 = 20;
@@ -61,32 +69,85 @@ pub const DELAY: i64 = 20;
 /// Names of the steps.
 pub const STEPS: [&str; 2] = ["first", "second"];
 
-/// The shapes that seeds draw from; few, since the engine compiles a plan for each.
-pub const SHAPES: [Shape; 6] = [
-    Shape { size: 100, every: 100, lateness: 0, second: None, updates: false },
-    Shape { size: 100, every: 100, lateness: 50, second: None, updates: false },
-    Shape { size: 150, every: 50, lateness: 0, second: None, updates: false },
-    Shape { size: 100, every: 100, lateness: 30, second: Some(300), updates: false },
-    Shape { size: 100, every: 100, lateness: 150, second: None, updates: true },
-    Shape { size: 150, every: 50, lateness: 80, second: None, updates: true },
+/// The shapes that seeds draw from; few, since the engine compiles a plan for each. The plain fold can do the first [`FOLDED`].
+pub const SHAPES: [Shape; 11] = [
+    PLAIN,
+    Shape { lateness: 50, ..PLAIN },
+    Shape { size: 150, every: 50, ..PLAIN },
+    Shape { lateness: 30, second: Some(300), ..PLAIN },
+    Shape { lateness: 150, updates: true, ..PLAIN },
+    Shape { size: 150, every: 50, lateness: 80, updates: true, ..PLAIN },
+    SESSIONS,
+    Shape { size: 80, every: 10, lateness: 30, ..SESSIONS },
+    Shape { second: Some(100), ..SESSIONS },
+    Shape { size: 40, every: 5, updates: true, ..SESSIONS },
+    Shape { second: Some(320), second_runs: true, ..PLAIN },
 ];
 
+/// How many of [`SHAPES`] have windows that are known before any record.
+pub const FOLDED: usize = 6;
+
+const PLAIN: Shape = Shape {
+    size: 100,
+    every: 100,
+    lateness: 0,
+    second: None,
+    second_runs: false,
+    updates: false,
+    sessions: false,
+};
+const SESSIONS: Shape = Shape { size: 16, every: 2, sessions: true, ..PLAIN };
+
 impl Shape {
-    /// Ends of the first step's windows that hold `ts`, ascending.
+    /// Ends of the first step's windows that hold `ts`, ascending; of sessions when the pane that holds it is settled.
     pub fn ends(&self, ts: i64) -> impl Iterator<Item = i64> + use<> {
         let (size, every) = (self.size, self.every);
-        let first = ts.div_euclid(every) * every + every;
-        (0..size / every).map(move |i| first + i * every)
+        let pane_end = ts.div_euclid(every) * every + every;
+        let (first, count) = if self.sessions { (pane_end + size, 1) } else { (pane_end, size / every) };
+        (0..count).map(move |i| first + i * every)
     }
 
     /// End of the second step's window that holds a result of the window that ends at `end`.
     pub fn second_end(&self, end: i64) -> Option<i64> {
-        self.second.map(|size| (end - 1).div_euclid(size) * size + size)
+        let last_instant = if self.sessions { end } else { end - 1 };
+        self.second.map(|size| last_instant.div_euclid(size) * size + size)
+    }
+
+    /// Of sessions and totals, the gap of a step, milliseconds.
+    pub fn gap(&self, step: usize) -> Option<i64> {
+        match step {
+            0 => self.sessions.then_some(self.size),
+            _ => self.second.filter(|_| self.second_runs),
+        }
+    }
+
+    /// What a step's frontiers are multiples of, milliseconds.
+    pub fn granularity_ms(&self, step: usize) -> i64 {
+        self.gap(step).and_then(WindowSpec::session).map_or(1, WindowSpec::every_ms)
+    }
+
+    /// When the pane is settled that holds an event of a step with a gap.
+    pub fn settled(&self, step: usize, gap: i64, ts: i64) -> i64 {
+        let pane = self.granularity_ms(step);
+        ts.div_euclid(pane) * pane + pane + gap
+    }
+
+    /// When a step's results are emitted.
+    pub fn emit_of(&self, step: usize) -> Emit {
+        match step {
+            0 => self.emit(),
+            _ if self.second_runs => Emit::Running,
+            _ => Emit::Final,
+        }
     }
 
     /// When the first step's results are emitted.
     pub fn emit(&self) -> Emit {
-        if self.updates { Emit::Updates } else { Emit::Final }
+        match (self.updates, self.sessions) {
+            (false, _) => Emit::Final,
+            (true, false) => Emit::Updates,
+            (true, true) => Emit::Running,
+        }
     }
 
     /// Windowed steps.

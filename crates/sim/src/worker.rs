@@ -303,10 +303,6 @@ impl WorkerThread {
         )
     }
 
-    fn next_ends(&self) -> Result<Vec<Option<i64>>, WorkerError> {
-        self.fired.iter().enumerate().map(|(step, fired)| self.task.next_end(step, *fired)).collect()
-    }
-
     /// Hands over its part of a window, once it knows what all have changed of one that is emitted again.
     fn close_if_all_told(&mut self, shared: &mut Shared, out: &mut Outbox) -> Result<(), WorkerError> {
         let Some(Firing { step, end, again }) = self.firing.filter(|_| self.parts[self.index].is_none())
@@ -346,7 +342,7 @@ impl WorkerThread {
         if !again {
             self.fired[step] = end;
         }
-        let report = FiredReport { worker: self.index, next_ends: self.next_ends()?, output_bytes };
+        let report = FiredReport { worker: self.index, windows: self.windows()?, output_bytes };
         out.push_back(Mail::Driver(Event::Fired(report)));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One seed from beginning to end: faults, then calm, then the question whether everything came out.
 
 use onceflow_protocol::coordinator::{
-    Emit, Fate, Outcome, Phase, Requests, Restart, Settings, TimeInput, WindowedStep,
+    Fate, Outcome, Phase, Requests, Restart, Settings, TimeInput, WindowedStep,
 };
 
 use crate::coverage::Coverage;
@@ -11,7 +11,7 @@ use crate::instance::Instance;
 use crate::kafka::{CONTROL, SOURCES, Txn};
 use crate::outside::{Config, Outside};
 use crate::rng::Rng;
-use crate::row::{DELAY, Input, SHAPES, STEPS, Shape};
+use crate::row::{DELAY, FOLDED, Input, SHAPES, STEPS, Shape};
 
 /// Chances that the processes get, between two in which the world may strike them.
 const STRIKE_EVERY: u64 = 64;
@@ -73,7 +73,7 @@ fn run_through(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
     let mut rng = Rng::new(seed);
     let hazards = Hazards::draw(&mut rng);
     let config = Config {
-        shape: SHAPES[rng.index(SHAPES.len())],
+        shape: SHAPES[rng.index(if plans.is_some() { SHAPES.len() } else { FOLDED })],
         sources: rng.between(1, 4) as usize,
         records: rng.between(10, 150),
         latest: rng.chance(300),
@@ -106,12 +106,17 @@ fn run_through(seed: u64, plans: Option<Plans>, trace: bool) -> Report {
 }
 
 fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
-    let first =
-        WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: shape.lateness, emit: shape.emit() };
+    let first = WindowedStep {
+        inputs: vec![TimeInput::Source(0)],
+        lateness_ms: shape.lateness,
+        emit: shape.emit(),
+        granularity_ms: shape.granularity_ms(0),
+    };
     let second = shape.second.map(|_| WindowedStep {
         inputs: vec![TimeInput::Step(0)],
         lateness_ms: 0,
-        emit: Emit::Final,
+        emit: shape.emit_of(1),
+        granularity_ms: shape.granularity_ms(1),
     });
     Settings {
         transactional_id: "sim.p.0".into(),

@@ -50,7 +50,12 @@ fn settings() -> Settings {
         transactional_id: "t".to_owned(),
         sources: vec!["s".to_owned()],
         renamed: vec![],
-        steps: vec![WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms: 10, emit: Emit::Final }],
+        steps: vec![WindowedStep {
+            inputs: vec![TimeInput::Source(0)],
+            lateness_ms: 10,
+            emit: Emit::Final,
+            granularity_ms: 1,
+        }],
         workers: 1,
         interval_ms: 1_000,
         min_pause_ms: 0,
@@ -145,7 +150,8 @@ impl<'d, 'b> World<'d, 'b> {
             Effect::Fire(Firing { step, end, .. }) => {
                 assert!(step == 0 && end > self.frontiers.fired, "{end} fires after {:?}", self.frontiers);
                 self.frontiers.fired = end;
-                Event::Fired(FiredReport { worker: 0, next_ends: vec![self.next_end()], output_bytes: 1 })
+                let windows = vec![OpenWindows { next_end: self.next_end(), changed: vec![] }];
+                Event::Fired(FiredReport { worker: 0, windows, output_bytes: 1 })
             }
             Effect::Freeze { frontiers, epoch, .. } => {
                 let [next] = frontiers[..] else { panic!("{frontiers:?}") };

@@ -80,6 +80,10 @@ scenarios! {
     hopping_with_two_workers: 14, 2, HOPPING, false;
     updates_of_tumbling_with_one_worker: 15, 1, TUMBLING, true;
     updates_of_hopping_with_two_workers: 16, 2, HOPPING, true;
+    sessions_with_one_worker: 17, 1, SESSIONS, false;
+    sessions_with_two_workers: 18, 2, SESSIONS, false;
+    totals_with_one_worker: 19, 1, NONE, true;
+    totals_with_two_workers: 20, 2, NONE, true;
 }
 
 /// The same with a budget that is reached all the time, so that panes go to RocksDB and come back merged.
@@ -110,6 +114,9 @@ mod evicting {
         hopping_with_one_worker: 23, 1, HOPPING, false;
         hopping_with_two_workers: 24, 2, HOPPING, false;
         updates_with_two_workers: 25, 2, TUMBLING, true;
+        sessions_with_one_worker: 26, 1, SESSIONS, false;
+        sessions_with_two_workers: 27, 2, SESSIONS, false;
+        totals_with_two_workers: 28, 2, NONE, true;
     }
 }
 

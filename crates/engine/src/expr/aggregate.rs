@@ -49,6 +49,8 @@ const FUNCTIONS: &[(&[&str], AggregateFunction)] = &[
     (&["first_value"], AggregateFunction::First),
     (&["last_value"], AggregateFunction::Last),
     (&["array_agg"], AggregateFunction::ArrayAgg { limit: 0 }),
+    (&["approx_distinct"], AggregateFunction::ApproxDistinct),
+    (&["approx_percentile", "approx_percentile_cont"], AggregateFunction::ApproxPercentile { millionths: 0 }),
 ];
 
 /// Parses and types an aggregate. As with [`analyze`](super::analyze), an empty list of mistakes means that they have been reported.
@@ -74,8 +76,9 @@ pub fn analyze_aggregate(text: &str, scope: &Scope) -> Result<AggregateCall, Vec
         }
         return Err(vec![not_one_call(&syntax, ast)]);
     };
-    let Arguments { argument, distinct, limit } = arguments(call, &syntax, &written)?;
+    let Arguments { argument, rank, distinct, limit } = arguments(call, *function, &syntax, &written)?;
     let function = with_limit(*function, distinct, limit, &written, at.clone())?;
+    let function = with_rank(function, rank, &syntax)?;
     let filter = call.filter.as_deref().map(|filter| condition(filter, &syntax, scope)).transpose()?;
     let name = names[0];
     let typed = match argument {
@@ -99,6 +102,9 @@ pub fn analyze_aggregate(text: &str, scope: &Scope) -> Result<AggregateCall, Vec
         }
         (Some(typed), AggregateFunction::ArrayAgg { limit }) => {
             format!("{name}({} limit {limit})", typed.sql)
+        }
+        (Some(typed), AggregateFunction::ApproxPercentile { millionths }) => {
+            format!("{name}({}, {})", typed.sql, f64::from(millionths) / 1e6)
         }
         (Some(typed), _) => format!("{name}({})", typed.sql),
     };
@@ -134,11 +140,18 @@ fn condition(filter: &Ast, syntax: &Syntax, scope: &Scope) -> Result<Typed, Vec<
 struct Arguments<'a> {
     /// `None` for `*`.
     argument: Option<&'a Ast>,
+    /// The second argument, of a percentile.
+    rank: Option<&'a Ast>,
     distinct: bool,
     limit: Option<&'a Ast>,
 }
 
-fn arguments<'a>(call: &'a Function, syntax: &Syntax, written: &str) -> Result<Arguments<'a>, Vec<Mistake>> {
+fn arguments<'a>(
+    call: &'a Function,
+    function: AggregateFunction,
+    syntax: &Syntax,
+    written: &str,
+) -> Result<Arguments<'a>, Vec<Mistake>> {
     let at = syntax.range(call.span());
     let mistake = |code, message: String| vec![Mistake::new(code, at.clone(), message)];
     if call.over.is_some() {
@@ -146,7 +159,15 @@ fn arguments<'a>(call: &'a Function, syntax: &Syntax, written: &str) -> Result<A
             "SQL's window functions have no place here: the step's `window` says which rows belong together";
         return Err(mistake(Code::NotScalar, message.to_owned()));
     }
-    let one_argument = || mistake(Code::NotAggregate, format!("`{written}` needs one argument"));
+    let is_percentile = matches!(function, AggregateFunction::ApproxPercentile { .. });
+    let one_argument = || match is_percentile {
+        true => {
+            let message = format!("`{written}` needs two arguments");
+            let hint = format!("for example `{written}(amount, 0.99)`");
+            vec![Mistake::new(Code::NotAggregate, at.clone(), message).hint(hint)]
+        }
+        false => mistake(Code::NotAggregate, format!("`{written}` needs one argument")),
+    };
     let FunctionArguments::List(list) = &call.args else { return Err(one_argument()) };
     let mut limit = None;
     for clause in &list.clauses {
@@ -163,13 +184,37 @@ fn arguments<'a>(call: &'a Function, syntax: &Syntax, written: &str) -> Result<A
     if !call.within_group.is_empty() || call.null_treatment.is_some() {
         return Err(mistake(Code::NotYet, "an order in an aggregate is not supported yet".to_owned()));
     }
-    let argument = match list.args.as_slice() {
-        [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] => None,
-        [FunctionArg::Unnamed(FunctionArgExpr::Expr(ast))] => Some(ast),
+    use FunctionArg::Unnamed;
+    use FunctionArgExpr::{Expr, Wildcard};
+    let (argument, rank) = match list.args.as_slice() {
+        [Unnamed(Expr(argument)), Unnamed(Expr(rank))] if is_percentile => (Some(argument), Some(rank)),
+        [Unnamed(Wildcard)] if !is_percentile => (None, None),
+        [Unnamed(Expr(argument))] if !is_percentile => (Some(argument), None),
         _ => return Err(one_argument()),
     };
     let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
-    Ok(Arguments { argument, distinct, limit })
+    Ok(Arguments { argument, rank, distinct, limit })
+}
+
+/// The function with the part that a percentile asks for.
+fn with_rank(
+    function: AggregateFunction,
+    rank: Option<&Ast>,
+    syntax: &Syntax,
+) -> Result<AggregateFunction, Vec<Mistake>> {
+    let Some(rank) = rank else { return Ok(function) };
+    let written = rank.to_string().parse::<f64>().ok().filter(|rank| (0.0..=1.0).contains(rank));
+    // What is written in decimals is seldom exactly that in binary.
+    let is_whole = |millionths: &f64| (millionths - millionths.round()).abs() < 1e-6;
+    let millionths = written.map(|rank| rank * 1e6).filter(is_whole).map(f64::round);
+    match millionths {
+        Some(millionths) => Ok(AggregateFunction::ApproxPercentile { millionths: millionths as u32 }),
+        None => {
+            let message = "a percentile is a number from 0 to 1 with six decimals at most";
+            let hint = "`0.5` is the median, `0.99` what 99 of 100 values do not exceed";
+            Err(vec![Mistake::new(Code::NotAggregate, syntax.range_of(rank), message).hint(hint)])
+        }
+    }
 }
 
 /// The function as the call asks for it: with its limit, where it keeps values.
@@ -243,10 +288,10 @@ fn result_type(function: AggregateFunction, argument: &DataType) -> Option<DataT
         (Min | Max | First | Last, _) => is_scalar(argument).then(|| argument.clone()),
         (Sum | Avg, _) => None,
         (BoolAnd | BoolOr, _) => (*argument == DataType::Boolean).then_some(DataType::Boolean),
-        (VarPop | VarSamp | StddevPop | StddevSamp, _) => {
+        (VarPop | VarSamp | StddevPop | StddevSamp | ApproxPercentile { .. }, _) => {
             (integer || float || decimal).then_some(DataType::Float64)
         }
-        (CountDistinct { .. }, _) => is_scalar(argument).then_some(DataType::Int64),
+        (CountDistinct { .. } | ApproxDistinct, _) => is_scalar(argument).then_some(DataType::Int64),
         (ArrayAgg { .. }, _) => {
             is_scalar(argument).then(|| DataType::List(Arc::new(Field::new("item", argument.clone(), true))))
         }

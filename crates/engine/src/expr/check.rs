@@ -96,6 +96,7 @@ pub(super) const AGGREGATES: &[&str] = &[
     "last_value",
     "approx_distinct",
     "approx_median",
+    "approx_percentile",
     "approx_percentile_cont",
     "array_agg",
     "string_agg",

@@ -275,6 +275,14 @@ fn aggregates() {
     assert_eq!(call("array_agg(amount limit 5)"), Ok("decimal(12,2)[]".to_owned()));
     assert_eq!(call("array_agg(amount)"), Err(Code::NotAggregate));
     assert_eq!(call("array_agg(amount order by n limit 5)"), Err(Code::NotYet));
+    assert_eq!(call("approx_distinct(name)"), Ok("bigint".to_owned()));
+    assert_eq!(call("approx_distinct(*)"), Err(Code::NotAggregate));
+    assert_eq!(call("approx_percentile(amount, 0.07)"), Ok("double".to_owned()));
+    assert_eq!(call("approx_percentile_cont(n, 1)"), Ok("double".to_owned()));
+    assert_eq!(call("approx_percentile(name, 0.5)"), Err(Code::TypeMismatch));
+    for wrong in ["n", "n, n", "n, 1.5", "n, 0.12345678", "n, -0.1", "n, 0.5, 2"] {
+        assert_eq!(call(&format!("approx_percentile({wrong})")), Err(Code::NotAggregate), "{wrong}");
+    }
     assert_eq!(call("stddev(n)"), Ok("double".to_owned()));
     assert_eq!(call("var_pop(amount)"), Ok("double".to_owned()));
     assert_eq!(call("var_pop(name)"), Err(Code::TypeMismatch));

@@ -333,14 +333,15 @@ pub struct Step {
     pub on_error: OnError,
 }
 
-/// Keyed event-time windows of a step. Output: group columns, `window_start`, `window_end` (timestamps in ms, UTC), aggregates.
+/// Keyed event-time windows of a step, or totals that go on. Output: group columns, of windows `window_start` and `window_end` (timestamps in
+/// ms, UTC), aggregates.
 #[derive(Debug)]
 pub struct Window {
     /// Size and slide.
     pub spec: WindowSpec,
     /// The step's group columns: names of the output and expressions over the projected schema.
     pub group_by: Vec<Group>,
-    /// Aggregates in output order.
+    /// Aggregates in output order; those of sessions and totals begin with the first and the last event.
     pub aggregates: Vec<Aggregate>,
     /// `having`, over the output schema.
     pub having: Option<Expr>,
@@ -426,6 +427,13 @@ pub enum AggregateFunction {
     CountDistinct {
         /// A group with more has no result.
         limit: u32,
+    },
+    /// About how many different values. Int64.
+    ApproxDistinct,
+    /// About the value that a part of the values does not exceed. Float64.
+    ApproxPercentile {
+        /// Which part, in millionths.
+        millionths: u32,
     },
 }
 

@@ -17,7 +17,8 @@ impl Plan {
             let step = &self.steps[*step];
             let inputs = self.time_inputs(&step.inputs, &windowed);
             let window = step.window.as_ref()?;
-            Some(WindowedStep { inputs, lateness_ms: window.lateness_ms, emit: window.emit })
+            let granularity_ms = window.spec.session_gap_ms().map_or(1, |_| window.spec.every_ms());
+            Some(WindowedStep { inputs, lateness_ms: window.lateness_ms, emit: window.emit, granularity_ms })
         };
         windowed.iter().filter_map(step).collect()
     }

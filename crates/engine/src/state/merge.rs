@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use arrow::array::{ArrayRef, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, new_null_array};
+use arrow::compute::nullif;
 
 use super::StateError;
 use super::aggregate::{AggregateColumn, Failed};
@@ -24,22 +25,57 @@ pub(super) struct Results {
     pub(super) failed: Failed,
 }
 
+/// The value of one of the plan's aggregates for each group of a table.
+pub(super) fn values(table: &GroupTable, aggregate: usize) -> Result<ArrayRef, StateError> {
+    let mut columns = table.columns().iter().zip(table.layout().state_columns());
+    let column = columns.find(|(_, (of, _))| of.aggregate == aggregate);
+    let (column, _) = column.ok_or_else(|| StateError::bug(format!("no aggregate {aggregate}")))?;
+    column.finish(0..table.len(), &mut vec![])
+}
+
+/// The results of a table's sessions, which begin at `starts`.
+pub(super) fn sessions(table: &GroupTable, starts: &Int64Array) -> Result<Results, StateError> {
+    let keys = table.groups().map(|group| table.key(group));
+    finish(table.layout(), keys, table.columns(), 0..table.len(), Begins::Each(starts))
+}
+
 pub(super) type Emit<'e> = dyn FnMut(Results) -> Result<(), StateError> + 'e;
+
+/// When the windows of some groups began: an aggregate that was added later has no result there.
+#[derive(Clone, Copy)]
+enum Begins<'a> {
+    All(i64),
+    Each(&'a Int64Array),
+}
 
 fn finish<'k>(
     layout: &Layout,
     keys: impl Iterator<Item = &'k [u8]>,
     columns: &[Box<dyn AggregateColumn>],
     groups: Range<usize>,
-    window_start: i64,
+    begins: Begins<'_>,
 ) -> Result<Results, StateError> {
     let mut failed = vec![];
     let mut aggregates = vec![];
     for (column, (of, spec)) in columns.iter().zip(layout.state_columns()) {
-        let values = match of.since <= window_start {
-            true => column.finish(groups.clone(), &mut failed)?,
+        let is_known = match begins {
+            Begins::All(start) => of.since <= start,
+            Begins::Each(_) => true,
+        };
+        let mut fails = vec![];
+        let mut values = match is_known {
+            true => column.finish(groups.clone(), &mut fails)?,
             false => new_null_array(&spec.result, groups.len()),
         };
+        if let Begins::Each(starts) = begins
+            && starts.values().iter().any(|start| *start < of.since)
+        {
+            let is_older: BooleanArray =
+                starts.values().iter().map(|start| Some(*start < of.since)).collect();
+            values = nullif(&values, &is_older).map_err(|error| StateError::bug(error.to_string()))?;
+            fails.retain(|(row, _)| !is_older.value(*row as usize));
+        }
+        failed.append(&mut fails);
         aggregates.push((of.aggregate, values));
     }
     // From the order of the state to that of the plan.
@@ -58,7 +94,7 @@ pub(super) fn emit_table(
     for start in (0..table.len()).step_by(CHUNK_ROWS) {
         let end = table.len().min(start + CHUNK_ROWS);
         let keys = (start as u32..end as u32).map(|group| table.key(group));
-        emit(finish(table.layout(), keys, table.columns(), start..end, window_start)?)?;
+        emit(finish(table.layout(), keys, table.columns(), start..end, Begins::All(window_start))?)?;
     }
     Ok(())
 }
@@ -84,7 +120,7 @@ pub(super) fn emit_merge(
         if keys.is_empty() {
             return Ok(());
         }
-        emit(finish(layout, keys.iter(), &columns, 0..keys.len(), window_start)?)?;
+        emit(finish(layout, keys.iter(), &columns, 0..keys.len(), Begins::All(window_start))?)?;
     }
 }
 

@@ -10,6 +10,8 @@
 //!    With `emit: updates`, before those: for each window that has fired and of which something has changed since
 //!    ([`changed_ends`](WindowState::changed_ends)), every worker tells which groups ([`changed_keys`](WindowState::changed_keys)), and
 //!    close and merge are about those of all workers ([`ChangedGroups`]).
+//!    Of sessions, [`merge`](WindowState::merge) is what settles a pane, and it does change state: what goes on moves to a later pane
+//!    ([`sessions`]).
 //! 3. [`purge`](WindowState::purge): panes whose last window is purged go, with their runs.
 //! 4. [`freeze`](WindowState::freeze): all panes that are left, with the rows that changed since the last freeze.
 //!
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
 use hashbrown::HashTable;
+use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{EventTime, Frontiers, WindowSpec};
 
@@ -42,6 +45,9 @@ pub const MAX_RUNS: usize = 4;
 /// Live extents of a pane after which it is written whole, however little of it changes: manifests name every extent, and every
 /// file that holds one.
 const MAX_EXTENTS: u32 = 100;
+
+/// The end of the one window of a step that has none: all that its groups have had.
+pub const EVERYTHING: i64 = i64::MAX;
 
 /// What became of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,8 +103,10 @@ impl ChangedGroups {
 /// What one worker hands to one owner when a window closes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partials {
-    /// Rows of the owner's lanes; a key may occur once per pane.
+    /// Rows of the owner's lanes; a key may occur once per pane. Of sessions, those of the pane that is settled.
     pub rows: EncodedRows,
+    /// Of sessions, the rows of the panes behind that.
+    pub later: BTreeMap<i64, EncodedRows>,
     /// The worker's cold runs of the window's panes, all lanes.
     pub runs: Vec<Run>,
 }
@@ -108,14 +116,36 @@ pub struct Partials {
 pub struct WindowRows {
     /// Group columns in the order of the plan.
     pub groups: Vec<ArrayRef>,
-    /// Start of the window, milliseconds.
-    pub window_start: i64,
-    /// End of the window, exclusive, milliseconds.
-    pub window_end: i64,
-    /// Aggregates in the order of the plan.
+    /// Where each row's window begins and ends.
+    pub bounds: Bounds,
+    /// Aggregates in the order of the plan; but those that are a session's bounds are not among them.
     pub aggregates: Vec<ArrayRef>,
     /// Rows of which an aggregate cannot be represented (it is NULL here), ascending, with the reason.
     pub failed: Failed,
+}
+
+/// The windows of some rows, milliseconds.
+#[derive(Clone, Debug)]
+pub enum Bounds {
+    /// All rows are of this window, which ends before its end.
+    One {
+        /// Its first instant.
+        start: i64,
+        /// The instant after its last.
+        end: i64,
+    },
+    /// A session each, to which an event at its very end would still belong.
+    Sessions {
+        /// The first event of each.
+        starts: Int64Array,
+        /// The last event of each, and the gap.
+        ends: Int64Array,
+    },
+    /// There are no windows.
+    None {
+        /// The last event of each.
+        last_events: Int64Array,
+    },
 }
 
 /// What a freeze says of a pane's rows in segments.
@@ -226,6 +256,8 @@ impl Pane {
 pub struct WindowState {
     id: u32,
     spec: WindowSpec,
+    /// There are no windows: what the step emits are totals that go on, and what would be a session is how long a group is remembered.
+    running: bool,
     layout: Arc<Layout>,
     panes: BTreeMap<i64, Pane>,
     // Filled anew by each batch; kept for their memory.
@@ -244,7 +276,9 @@ impl WindowState {
         window: &plan::Window,
         columns: Vec<StateColumn>,
     ) -> Result<WindowState, StateError> {
-        Ok(WindowState::with_layout(state_id, window.spec, Arc::new(Layout::of(window, columns)?)))
+        let layout = Arc::new(Layout::of(window, columns)?);
+        let running = window.emit == Emit::Running;
+        Ok(WindowState { running, ..WindowState::with_layout(state_id, window.spec, layout) })
     }
 
     /// Empty state of rows that look like `layout`.
@@ -252,6 +286,7 @@ impl WindowState {
         WindowState {
             id: state_id,
             spec,
+            running: false,
             layout,
             panes: BTreeMap::new(),
             keys: Keys::default(),
@@ -321,6 +356,10 @@ impl WindowState {
 
     /// The ends of windows that have fired and are not purged, and of which a group has changed since the last freeze; ascending.
     pub fn changed_ends(&self, frontiers: Frontiers) -> Vec<i64> {
+        if self.running {
+            let has_changed = self.panes.values().any(Pane::has_changed);
+            return has_changed.then_some(EVERYTHING).into_iter().collect();
+        }
         let mut ends = BTreeSet::new();
         // A pane whose first window has not fired is in no window that has.
         let fired =
@@ -335,10 +374,18 @@ impl WindowState {
         ends.into_iter().collect()
     }
 
+    /// The panes of the window that ends at `end`, as far as there are some here.
+    fn panes_of(&self, end: i64) -> Box<dyn Iterator<Item = (i64, &Pane)> + '_> {
+        match end {
+            EVERYTHING => Box::new(self.panes.iter().map(|(start, pane)| (*start, pane))),
+            end => Box::new(self.spec.panes(end).filter_map(|start| Some((start, self.panes.get(&start)?)))),
+        }
+    }
+
     /// The groups that have changed here, since the last freeze, in the window that ends at `end`; a key may occur several times.
     pub fn changed_keys(&self, end: i64) -> Keys {
         let mut keys = Keys::default();
-        for pane in self.spec.panes(end).filter_map(|start| self.panes.get(&start)) {
+        for (_, pane) in self.panes_of(end) {
             for group in pane.table.changed() {
                 keys.push_hashed(pane.table.key(group), pane.table.hash(group));
             }
@@ -360,12 +407,16 @@ impl WindowState {
         workers: usize,
     ) -> Vec<Partials> {
         let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
-        for pane in self.spec.panes(end).filter_map(|start| self.panes.get(&start)) {
+        let is_session = self.spec.session_gap_ms().is_some();
+        for (start, pane) in self.panes_of(end) {
             if workers > 1 {
+                let is_later = is_session && (end == EVERYTHING || start > self.spec.start(end));
                 let mut hand_over = |group: u32| {
                     let owner = key::owner_of(key::lane(pane.table.hash(group)), workers);
                     if owner != worker {
-                        pane.table.encode_row(group, &mut partials[owner].rows);
+                        let Partials { rows, later, .. } = &mut partials[owner];
+                        let rows = if is_later { later.entry(start).or_default() } else { rows };
+                        pane.table.encode_row(group, rows);
                     }
                 };
                 match only {
@@ -387,6 +438,22 @@ impl WindowState {
     /// # Errors
     /// Those of `emit`; `Cold` and `Damaged` for what others handed over.
     pub fn merge(
+        &mut self,
+        end: i64,
+        only: Option<&ChangedGroups>,
+        partials: &[Partials],
+        lanes: Range<u16>,
+        cold: &dyn ColdStore,
+        emit: &mut dyn FnMut(WindowRows) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        match (self.spec.session_gap_ms(), only) {
+            (Some(gap_ms), Some(only)) => self.totals(gap_ms, only, partials, lanes, cold, emit),
+            (Some(gap_ms), None) => self.settle(gap_ms, end, partials, lanes, cold, emit),
+            (None, only) => self.add_up(end, only, partials, lanes, cold, emit),
+        }
+    }
+
+    fn add_up(
         &self,
         end: i64,
         only: Option<&ChangedGroups>,
@@ -401,9 +468,9 @@ impl WindowState {
         let rows: Vec<&EncodedRows> =
             partials.iter().map(|partial| &partial.rows).filter(|rows| !rows.is_empty()).collect();
         let runs = partials.iter().flat_map(|partial| partial.runs.iter().copied());
-        let window_start = self.spec.start(end);
+        let start = self.spec.start(end);
         let mut emit = |Results { groups, aggregates, failed }: Results| {
-            emit(WindowRows { groups, window_start, window_end: end, aggregates, failed })
+            emit(WindowRows { groups, bounds: Bounds::One { start, end }, aggregates, failed })
         };
         let mut merged = GroupTable::new(self.layout.clone())?;
         if let Some(only) = only {
@@ -424,11 +491,11 @@ impl WindowState {
             }
         } else if partials.iter().any(|partial| !partial.runs.is_empty()) {
             let merge = SortedMerge::new(tables.into_iter(), rows.into_iter(), runs, lanes, cold)?;
-            return merge::emit_merge(&self.layout, merge, window_start, &mut emit);
+            return merge::emit_merge(&self.layout, merge, start, &mut emit);
         } else if let ([table], []) = (tables.as_slice(), rows.as_slice())
             && lanes == (0..key::LANES)
         {
-            return merge::emit_table(table, window_start, &mut emit);
+            return merge::emit_table(table, start, &mut emit);
         } else {
             for table in tables {
                 merged.merge_table(table, lanes.clone())?;
@@ -437,7 +504,7 @@ impl WindowState {
         for rows in rows {
             merged.merge_rows(rows)?;
         }
-        merge::emit_table(&merged, window_start, &mut emit)
+        merge::emit_table(&merged, start, &mut emit)
     }
 
     /// Drops the panes whose last window ends at or before `purged`, with their runs.
@@ -649,7 +716,7 @@ impl Buckets {
         for (row, &time) in times.iter().enumerate() {
             if !present.contains(&time) {
                 let pane = pane_of(time)?;
-                present = pane..spec.first_end(pane);
+                present = pane..spec.pane_end(pane);
                 bucket = self.bucket(pane);
             }
             self.rows[bucket].push(row as u32);
@@ -683,5 +750,6 @@ impl Buckets {
     }
 }
 
+mod sessions;
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::compute::kernels::arity::unary;
+use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{EventTime, Frontiers};
 
@@ -27,7 +28,9 @@ use crate::state::StateError;
 use crate::state::cold::Run;
 use crate::state::key::{Keys, lanes_of};
 use crate::state::rows::EncodedRows;
-use crate::state::window_state::{ChangedGroups, FrozenPane, Origin, Partials, WindowRows, WindowState};
+use crate::state::window_state::{
+    Bounds, ChangedGroups, EVERYTHING, FrozenPane, Origin, Partials, WindowRows, WindowState,
+};
 
 /// Output of a firing window is passed on when it exceeds this, so that a window of any size takes little memory.
 const EMIT_BYTES: usize = 256 << 10;
@@ -84,7 +87,7 @@ impl Worker {
     pub fn changed_ends(&self, window: usize) -> Result<Vec<i64>, WorkerError> {
         match self.emit(window)? {
             Emit::Final => Ok(vec![]),
-            Emit::Updates => Ok(self.state(window)?.changed_ends(self.frontiers(window)?)),
+            Emit::Updates | Emit::Running => Ok(self.state(window)?.changed_ends(self.frontiers(window)?)),
         }
     }
 
@@ -132,7 +135,7 @@ impl Worker {
         let cold = self.cold.clone();
         let step = self.step_of(window).ok_or_else(|| no_window(window))?;
         // The window's rows may only reach later steps: nobody asks for this state meanwhile.
-        let state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
+        let mut state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
         let stage = Some(Stage::Step(step));
         self.enter(stage);
         let mut out = Output::default();
@@ -286,6 +289,7 @@ impl Worker {
         let emitted = |window: &StepWindow| match graph.plan.steps[window.step].window.as_ref()?.emit {
             Emit::Final => None,
             Emit::Updates => Some(window.frontiers.fired),
+            Emit::Running => Some(EVERYTHING),
         };
         let windows = self.windows.iter_mut();
         let mut states: Vec<_> =
@@ -313,23 +317,32 @@ fn no_window(window: usize) -> WorkerError {
     WorkerError::bug(format!("windowed step {window} does not exist or is being merged"))
 }
 
-/// Group columns, `window_start`, `window_end`, aggregates. The rows' event time is the last instant of their window.
+/// Group columns, `window_start` and `window_end` where there are windows, aggregates. The rows' event time is the last instant of their
+/// window: of a session its end, as an event at that very instant would belong to it. Without a window it is that of the last event.
 fn results(schema: &SchemaRef, rows: WindowRows) -> Result<Batch, WorkerError> {
     let groups = rows.groups.len();
     let count = rows.groups.first().or(rows.aggregates.first()).map_or(0, |column| column.len());
-    let bound = |column: usize, ms: i64| -> ArrayRef {
+    let (bounds, last_instants) = match rows.bounds {
+        Bounds::One { start, end } => {
+            let all = |ms: i64| Int64Array::from(vec![ms; count]);
+            (vec![all(start), all(end)], all(end - 1))
+        }
+        Bounds::Sessions { starts, ends } => (vec![starts, ends.clone()], ends),
+        Bounds::None { last_events } => (vec![], last_events),
+    };
+    let bound = |column: usize, ms: &Int64Array| -> ArrayRef {
         let zone = match schema.fields().get(column).map(|field| field.data_type()) {
             Some(DataType::Timestamp(_, zone)) => zone.clone(),
             _ => None,
         };
-        Arc::new(TimestampMillisecondArray::from(vec![ms; count]).with_timezone_opt(zone))
+        Arc::new(ms.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone))
     };
-    let bounds = [bound(groups, rows.window_start), bound(groups + 1, rows.window_end)];
+    let bounds = bounds.iter().enumerate().map(|(place, ms)| bound(groups + place, ms));
     let columns = rows.groups.into_iter().chain(bounds).chain(rows.aggregates).collect();
     Ok(Batch {
         columns: RecordBatch::try_new(schema.clone(), columns)?,
         // A window may end after the last event time; its rows must not, for they may enter other windows.
-        event_time: Int64Array::from(vec![(rows.window_end - 1).min(EventTime::MAX.ms()); count]),
+        event_time: unary(&last_instants, |instant| instant.min(EventTime::MAX.ms())),
         origin: None,
         retracted: false,
     })

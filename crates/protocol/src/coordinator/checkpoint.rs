@@ -10,8 +10,8 @@ use crate::time::Frontiers;
 
 use super::firing::{OpenWindows, Pass, Reach, source_reach};
 use super::{
-    BarrierReport, Coordinator, Effect, Failure, FiredReport, FrozenReport, KeptSnapshot, Load, Outcome,
-    PartitionReport, Phase, SnapshotDraft, Trigger,
+    BarrierReport, Coordinator, Effect, Failure, FiredReport, Firing, FrozenReport, KeptSnapshot, Load,
+    Outcome, PartitionReport, Phase, SnapshotDraft, Trigger,
 };
 
 /// Pause before a snapshot that failed is written again, milliseconds.
@@ -166,25 +166,28 @@ impl Coordinator {
             let next_end = of_workers().filter_map(|of| of.next_end).min();
             OpenWindows { next_end, changed: changed.into_iter().collect() }
         };
-        let next = windows.pass.next(steps, &mut self.frontiers, |source| reaches[source], of_step);
-        if let Some(firing) = next {
-            let in_time = now_ms.saturating_sub(windows.began_ms) < self.settings.timeout_ms / 2;
-            // A snapshot holds no change that has not been emitted: those are never put off.
-            let never_put_off = firing.again && !is_planted(Planted::CorrectionsPutOff);
-            let first = !windows.advanced && !firing.again;
-            if never_put_off || first || (in_time && windows.output_bytes < self.settings.max_bytes) {
-                windows.pass.fire(firing);
-                windows.waiting = self.settings.workers;
-                windows.fired = true;
-                windows.advanced |= !firing.again;
-                self.enter(Phase::Firing, now_ms, Some(self.settings.timeout_ms));
-                return effects.push(Effect::Fire(firing));
-            }
+        let in_time = now_ms.saturating_sub(windows.began_ms) < self.settings.timeout_ms / 2;
+        let has_room = in_time && windows.output_bytes < self.settings.max_bytes;
+        let mut next = windows.pass.next(steps, &mut self.frontiers, |source| reaches[source], of_step);
+        // A snapshot holds no change that has not been emitted: those are never put off.
+        let put_off = |firing: &Firing| match firing.again {
+            true => !has_room && is_planted(Planted::CorrectionsPutOff),
+            false => !has_room && windows.advanced,
+        };
+        if next.as_ref().is_some_and(put_off) {
             // A jump of the watermark must not outlast a transaction: what is left fires in the next epoch.
             windows.cut = true;
             windows.pass.cut(steps, &mut self.frontiers);
+            next = windows.pass.next(steps, &mut self.frontiers, |source| reaches[source], of_step);
+            next = next.filter(|_| !is_planted(Planted::CorrectionsPutOff));
         }
-        self.close_epoch(now_ms, effects);
+        let Some(firing) = next else { return self.close_epoch(now_ms, effects) };
+        windows.pass.fire(firing);
+        windows.waiting = self.settings.workers;
+        windows.fired = true;
+        windows.advanced |= !firing.again;
+        self.enter(Phase::Firing, now_ms, Some(self.settings.timeout_ms));
+        effects.push(Effect::Fire(firing));
     }
 
     /// How far the time of a source has got.
@@ -199,9 +202,7 @@ impl Coordinator {
         if let Some(of_worker) =
             self.checkpoint.reports.iter_mut().find(|other| other.worker == report.worker)
         {
-            for (of_step, next_end) in of_worker.windows.iter_mut().zip(report.next_ends) {
-                of_step.next_end = next_end;
-            }
+            of_worker.windows = report.windows;
         }
         self.checkpoint.windows.waiting -= 1;
         if self.checkpoint.windows.waiting == 0 {

@@ -233,8 +233,8 @@ pub struct PartitionReport {
 pub struct FiredReport {
     /// Which worker.
     pub worker: usize,
-    /// For each windowed step, the next window end.
-    pub next_ends: Vec<Option<i64>>,
+    /// Its windows by windowed step, as they are now: the firing may have brought rows to later steps.
+    pub windows: Vec<OpenWindows>,
     /// Bytes of output that the firing added.
     pub output_bytes: u64,
 }

@@ -7,6 +7,7 @@
 //! | --- | --- | --- | --- |
 //! | `final` | max(purged, W − L) | the same | once, when nothing can change it any more |
 //! | `updates` | max(fired, W) | max(purged, W − L) | when it fires, and what has changed of it again at every barrier until it is purged |
+//! | running | max(purged, W − L) | the same | what has changed at every barrier, as if all of it were one window that has fired |
 
 use crate::time::Frontiers;
 
@@ -21,6 +22,9 @@ pub struct WindowedStep {
     pub lateness_ms: i64,
     /// When its results are emitted.
     pub emit: Emit,
+    /// Its frontiers are multiples of this, milliseconds: 1, or of sessions the length of a pane. Those of a pane end anywhere between two
+    /// instants at which panes are settled, so that only at such an instant all results to come are later.
+    pub granularity_ms: i64,
 }
 
 /// When the results of a window are emitted.
@@ -31,6 +35,8 @@ pub enum Emit {
     Final,
     /// At its end, and again whenever they have changed.
     Updates,
+    /// Whenever they have changed: there is no end to wait for. A window that ends is no more than state that goes.
+    Running,
 }
 
 /// A window that is emitted at a barrier.
@@ -108,6 +114,8 @@ pub struct Pass {
     last_fired: Option<i64>,
     /// End of the last one that was emitted again.
     last_changed: Option<i64>,
+    /// Nothing fires any more for the first time.
+    is_cut: bool,
 }
 
 impl Pass {
@@ -129,7 +137,8 @@ impl Pass {
         while let Some(step) = steps.get(self.step) {
             let number = self.step;
             let reaches = step.inputs.iter().map(|input| match input {
-                TimeInput::Step(step) => self.reaches[*step],
+                // Unknown of those that a cut has left out.
+                TimeInput::Step(step) => self.reaches.get(*step).copied().unwrap_or(Reach::Unknown),
                 TimeInput::Source(number) => source(*number),
             });
             let reach = match reaches.min() {
@@ -138,21 +147,32 @@ impl Pass {
                 reach => reach.unwrap_or(Reach::Unknown),
             };
             let OpenWindows { next_end, changed } = windows(number);
-            let is_left = |end: &i64| self.last_changed.is_none_or(|last| *end > last);
+            // What firing changes is no news.
+            let is_left =
+                |end: &i64| self.last_fired.is_none() && self.last_changed.is_none_or(|last| *end > last);
             if let Some(end) = changed.into_iter().find(is_left) {
                 return Some(Firing { step: number, end, again: true });
             }
-            if let Some(end) = next_end.filter(|end| step.may_fire(*end, reach)) {
-                return Some(Firing { step: number, end, again: false });
+            if !self.is_cut {
+                if let Some(end) = next_end.filter(|end| step.may_fire(*end, reach)) {
+                    return Some(Firing { step: number, end, again: false });
+                }
+                let own = &mut frontiers[number];
+                *own = step.frontiers(*own, reach, self.last_fired);
+                self.reaches.push(match reach {
+                    Reach::End => Reach::End,
+                    _ => Reach::At(step.whole(own.purged)),
+                });
             }
-            let own = &mut frontiers[number];
-            *own = step.frontiers(*own, reach, self.last_fired);
-            self.reaches.push(if reach == Reach::End { Reach::End } else { Reach::At(own.purged) });
-            self.step += 1;
-            self.last_fired = None;
-            self.last_changed = None;
+            self.leave_step();
         }
         None
+    }
+
+    fn leave_step(&mut self) {
+        self.step += 1;
+        self.last_fired = None;
+        self.last_changed = None;
     }
 
     /// The window that [`next`](Self::next) named is emitted.
@@ -161,12 +181,15 @@ impl Pass {
         *last = Some(firing.end);
     }
 
-    /// The pass stops before its end: the frontier of the step under way is the last window that has fired.
-    pub fn cut(&self, steps: &[WindowedStep], frontiers: &mut [Frontiers]) {
+    /// Nothing fires any more for the first time: the frontier of the step under way is the last window that has fired, those of the
+    /// steps behind it stay. What has changed of them is still to be emitted.
+    pub fn cut(&mut self, steps: &[WindowedStep], frontiers: &mut [Frontiers]) {
         if let (Some(step), Some(end)) = (steps.get(self.step), self.last_fired) {
             let own = &mut frontiers[self.step];
-            *own = step.frontiers(*own, Reach::End, Some(end));
+            *own = step.up_to(*own, end);
         }
+        self.is_cut = true;
+        self.leave_step();
     }
 }
 
@@ -174,8 +197,11 @@ impl WindowedStep {
     /// Whether a window that ends there fires.
     fn may_fire(&self, end: i64, reach: Reach) -> bool {
         match (reach, self.emit) {
-            (Reach::Unknown, _) => false,
-            (Reach::At(watermark), Emit::Final) => end <= watermark.saturating_sub(self.lateness_ms),
+            // Totals outlive a bounded run.
+            (Reach::Unknown, _) | (Reach::End, Emit::Running) => false,
+            (Reach::At(watermark), Emit::Final | Emit::Running) => {
+                end <= watermark.saturating_sub(self.lateness_ms)
+            }
             (Reach::At(watermark), Emit::Updates) => end <= watermark,
             (Reach::End, _) => true,
         }
@@ -184,21 +210,35 @@ impl WindowedStep {
     /// The frontiers that the step moves to: never back.
     fn frontiers(&self, current: Frontiers, reach: Reach, last_fired: Option<i64>) -> Frontiers {
         let (fired, purged) = match (reach, self.emit) {
-            (Reach::Unknown, _) => (current.fired, current.purged),
-            (Reach::At(watermark), Emit::Final) => {
+            (Reach::Unknown, _) | (Reach::End, Emit::Running) => (current.fired, current.purged),
+            (Reach::At(watermark), Emit::Final | Emit::Running) => {
                 let closed = watermark.saturating_sub(self.lateness_ms);
                 (closed, closed)
             }
             (Reach::At(watermark), Emit::Updates) => (watermark, watermark.saturating_sub(self.lateness_ms)),
             // At the end of a bounded run it is the last fired window's end, not infinity: later runs go on from there.
-            (Reach::End, emit) => match (last_fired, emit) {
-                (None, _) => (current.fired, current.purged),
-                (Some(end), Emit::Final) => (end, end),
-                (Some(end), Emit::Updates) => (end, end.saturating_sub(self.lateness_ms)),
-            },
+            (Reach::End, Emit::Final | Emit::Updates) => {
+                return last_fired.map_or(current, |end| self.up_to(current, end));
+            }
         };
-        let purged = purged.max(current.purged);
-        Frontiers { fired: fired.max(current.fired).max(purged), purged }
+        self.forward(current, fired, purged)
+    }
+
+    /// The frontiers when windows up to this end have fired, and no others.
+    fn up_to(&self, current: Frontiers, end: i64) -> Frontiers {
+        match self.emit {
+            Emit::Final | Emit::Running => self.forward(current, end, end),
+            Emit::Updates => self.forward(current, end, end.saturating_sub(self.lateness_ms)),
+        }
+    }
+
+    fn forward(&self, current: Frontiers, fired: i64, purged: i64) -> Frontiers {
+        let purged = self.whole(purged).max(current.purged);
+        Frontiers { fired: self.whole(fired).max(current.fired).max(purged), purged }
+    }
+
+    fn whole(&self, instant: i64) -> i64 {
+        instant.saturating_sub(instant.rem_euclid(self.granularity_ms.max(1)))
     }
 }
 
@@ -247,7 +287,7 @@ mod tests {
     }
 
     fn step(lateness_ms: i64, emit: Emit) -> WindowedStep {
-        WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms, emit }
+        WindowedStep { inputs: vec![TimeInput::Source(0)], lateness_ms, emit, granularity_ms: 1 }
     }
 
     #[test]
@@ -260,6 +300,15 @@ mod tests {
         assert_eq!(last.frontiers(current, Reach::Unknown, None), current);
         assert_eq!(last.frontiers(current, Reach::End, Some(160)), at(160));
         assert_eq!(last.frontiers(Frontiers::START, Reach::End, None), Frontiers::START);
+        let sessions = WindowedStep { granularity_ms: 40, ..step(50, Emit::Final) };
+        assert_eq!(sessions.frontiers(Frontiers::START, Reach::At(189), None), at(120));
+        assert_eq!(sessions.frontiers(Frontiers::START, Reach::At(-1), None), at(-80));
+        assert_eq!(sessions.frontiers(current, Reach::At(160), None), current);
+        assert_eq!(sessions.frontiers(Frontiers::START, Reach::Unknown, None), Frontiers::START);
+        let totals = WindowedStep { emit: Emit::Running, ..sessions };
+        assert_eq!(totals.frontiers(Frontiers::START, Reach::At(189), None), at(120));
+        assert_eq!(totals.frontiers(current, Reach::End, None), current);
+        assert!(!totals.may_fire(1, Reach::End));
         let again = step(50, Emit::Updates);
         assert_eq!(again.frontiers(current, Reach::At(130), None), Frontiers { fired: 130, purged: 100 });
         assert_eq!(again.frontiers(current, Reach::At(190), None), Frontiers { fired: 190, purged: 140 });

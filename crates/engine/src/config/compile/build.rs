@@ -21,8 +21,8 @@ use crate::errors_stream;
 use crate::expr::{Expr, Scope, Typed};
 use crate::metadata::Metadata;
 use crate::plan::{
-    Aggregate, Column, Format, Group, Headers, KEPT, OutputTopic, Plan, Sink, SinkTimestamp, SinkTopic,
-    Source, Start, Step, Stream, Tombstones, UnknownFields, Window, kept_field,
+    Aggregate, AggregateFunction, Column, Format, Group, Headers, KEPT, OutputTopic, Plan, Sink,
+    SinkTimestamp, SinkTopic, Source, Start, Step, Stream, Tombstones, UnknownFields, Window, kept_field,
 };
 
 pub(super) fn build(
@@ -398,10 +398,12 @@ fn build_window(
             result_type: call.result_type.clone(),
         })
     };
+    let spec = window.spec.ok_or("the window has no size")?;
+    let bounds = spec.session_gap_ms().map(|_| session_bounds()).into_iter().flatten().map(Ok);
     Ok(Window {
-        spec: window.spec.ok_or("the window has no size")?,
+        spec,
         group_by: window.groups.iter().map(group).collect::<Result<_, String>>()?,
-        aggregates: window.aggregates.iter().map(aggregate).collect::<Result<_, String>>()?,
+        aggregates: bounds.chain(window.aggregates.iter().map(aggregate)).collect::<Result<_, String>>()?,
         having: bind(window.having.as_ref(), output)?,
         lateness_ms: window.lateness_ms,
         emit: window.emit,
@@ -409,6 +411,20 @@ fn build_window(
         identity: window.identity(),
         above,
     })
+}
+
+/// A session's first and last event: its bounds are two aggregates of it, before all others. Nobody else's can have these names.
+fn session_bounds() -> [Aggregate; 2] {
+    let bound = |name: &str, function, call: &str| Aggregate {
+        name: name.to_owned(),
+        identity: format!("{call} of event time"),
+        sql: format!("{call}(event time)"),
+        function,
+        argument: None,
+        argument_type: DataType::Int64,
+        result_type: DataType::Int64,
+    };
+    [bound("window_start", AggregateFunction::Min, "min"), bound("window_end", AggregateFunction::Max, "max")]
 }
 
 fn build_sink(

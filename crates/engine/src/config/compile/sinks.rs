@@ -95,7 +95,7 @@ fn check_replaced(
             replaced.step,
             lost.join("`, `")
         );
-        let hint = "a `select` on the way must keep the groups and `window_start`, whatever they are called";
+        let hint = "a `select` on the way must keep what a row is known by, whatever it is called: the groups, and `window_start` of windows";
         found.push(Diagnostic::new(Code::NeedsKey, sink.name.span, message).hint(hint));
         return;
     }

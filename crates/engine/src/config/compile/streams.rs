@@ -383,19 +383,15 @@ fn analyze_step(
                     replaced.step
                 );
                 let hint = format!(
-                    "`emit: final` on `{}`, or read its result topic with another pipeline",
+                    "a window with `emit: final` on `{}`, or another pipeline that reads its result topic",
                     replaced.step
                 );
                 found.push(Diagnostic::new(Code::ByDesign, window_span(step), message).hint(hint));
             }
-            let replaced = (window.emit == Emit::Updates).then(|| {
-                let own = |name: &String| (name.clone(), Some(name.clone()));
-                let identity = groups.iter().map(own);
-                let start = "window_start".to_owned();
-                Replaced {
-                    step: step.name.value.clone(),
-                    identity: identity.chain([(start.clone(), Some(start))]).collect(),
-                }
+            let replaced = (window.emit != Emit::Final).then(|| {
+                let start = (window.emit == Emit::Updates).then(|| "window_start".to_owned());
+                let identity = groups.iter().cloned().chain(start).map(|name| (name.clone(), Some(name)));
+                Replaced { step: step.name.value.clone(), identity: identity.collect() }
             });
             let origin = Origin::Window(Some(groups));
             let on_error = projected.on_error;

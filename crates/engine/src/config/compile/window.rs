@@ -14,7 +14,7 @@ use crate::expr::{
 };
 use crate::plan::Late;
 
-/// Columns that a windowed step has of its own.
+/// Columns that a windowed step has of its own. Totals have none, but these names are taken in their state, too.
 const OWN_COLUMNS: &[&str] = &["window_start", "window_end"];
 
 /// Where late rows can go.
@@ -42,7 +42,12 @@ impl AnalyzedWindow {
     pub fn identity(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        if let Some(spec) = self.spec {
+        if let Some(gap_ms) = self.spec.and_then(WindowSpec::session_gap_ms) {
+            let _ = match self.emit {
+                Emit::Running => write!(text, "totals, forgotten after {gap_ms}"),
+                Emit::Final | Emit::Updates => write!(text, "sessions with gaps of {gap_ms}"),
+            };
+        } else if let Some(spec) = self.spec {
             let kind = if spec.is_cumulative() { "cumulative " } else { "" };
             let _ = write!(text, "{kind}window {} every {}", spec.size_ms(), spec.every_ms());
             if spec.offset_ms() != 0 {
@@ -107,7 +112,8 @@ pub(super) fn analyze(
         output.add(&name, data_type, checked.as_ref().is_none_or(|typed| typed.nullable), found);
         groups.extend(checked.map(|typed| (name.value, typed)));
     }
-    for name in OWN_COLUMNS {
+    let own_columns: &[&str] = if window.emit.value == Emit::Running { &[] } else { OWN_COLUMNS };
+    for name in own_columns {
         let column = ScopeColumn { name: (*name).to_owned(), data_type: Some(TIMESTAMP), nullable: false };
         output.scope.columns.push(column);
     }
@@ -149,7 +155,7 @@ impl Output {
         found: &mut Vec<Diagnostic>,
     ) {
         if OWN_COLUMNS.contains(&name.value.as_str()) {
-            let message = format!("`{}` is a column that every window has of its own", name.value);
+            let message = format!("`{}` is a column that windows have of their own", name.value);
             found.push(Diagnostic::new(Code::NameClash, name.span, message).hint("give it another name"));
         } else if self.scope.get(&name.value).is_some() {
             let message = format!("the output has a column `{}` already", name.value);

@@ -268,12 +268,18 @@ static STEP: Section = Section {
         Key::new(
             "group_by",
             Either(&[Text, List(&Text), Map(&Sql)]),
-            "The window's groups: columns, or names with expressions.",
+            "Groups of a `window`, or with a `ttl`: columns, or names with expressions.",
         )
-        .needs(&["window"]),
+        .needs(&["aggregate"]),
         Key::new("aggregate", Map(&Sql), "What is computed for each group: `total: sum(amount)`.")
-            .needs(&["window"]),
-        Key::new("having", Sql, "Keeps the results for which this is true.").needs(&["window"]),
+            .needs(&["group_by"]),
+        Key::new("having", Sql, "Keeps the results for which this is true.").needs(&["group_by"]),
+        Key::new(
+            "ttl",
+            Duration,
+            "In the place of a `window`: totals that go on, of each group until it has had no row for so long.",
+        )
+        .needs(&["group_by", "aggregate"]),
         Key::new("allowed_lateness", Duration, "How long after its end a window still takes rows.")
             .default("0s")
             .needs(&["window"]),
@@ -282,15 +288,15 @@ static STEP: Section = Section {
             Words(&["final", "updates"]),
             "When results are written: once, when the window closes; or at its end, and again whenever they have changed.",
         )
-            .default("final")
-            .needs(&["window"]),
+            .default("final; with a `ttl` updates")
+            .needs(&["group_by"]),
         Key::new(
             "late",
             Words(&["dead_letter", "drop", "stream"]),
             "What happens to rows whose windows are all closed.",
         )
         .default("dead_letter, where the pipeline has one")
-        .needs(&["window"]),
+        .needs(&["group_by"]),
         Key::new("was", Text, "Its name before, where that has changed: its open windows go on."),
     ],
 };
@@ -313,6 +319,11 @@ static WINDOW: Section = Section {
             "every",
             Duration,
             "How often a hopping window begins, or a cumulative one ends; it divides the length.",
+        ),
+        Key::new(
+            "session",
+            Duration,
+            "Windows of one group's events with no longer gap than this between them, each as long as its events go on.",
         ),
         Key::new("offset", SignedDuration, "Shifts all windows: with `8h` days begin at 08:00 UTC.")
             .default("0s"),

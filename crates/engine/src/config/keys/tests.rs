@@ -16,7 +16,6 @@ use crate::config::spec::{self, heard};
 const REFUSED: &[(&str, &[&str])] = &[
     ("a pipeline", &["schema_registry"]),
     ("a step", &["join", "deduplicate", "sql"]),
-    ("`window`", &["session"]),
     ("a sink", &["subject", "register", "kafka"]),
     ("`checkpoint`", &["compression"]),
     ("`state`", &["rocksdb"]),

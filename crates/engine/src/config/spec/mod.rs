@@ -251,7 +251,7 @@ pub struct Step {
     pub unset: Part<Vec<Spanned<String>>>,
     /// `unnest`: the column that elements go to, and the list that they come from.
     pub unnest: Part<Named>,
-    /// `window` with its clauses.
+    /// `window`, or `ttl`, with its clauses.
     pub window: Part<Window>,
 }
 
@@ -264,12 +264,12 @@ pub struct Named {
     pub sql: Option<Sql>,
 }
 
-/// `window` with its clauses.
+/// `window`, or `ttl`, with its clauses.
 #[derive(Debug)]
 pub struct Window {
-    /// Where `window` stands.
+    /// Where `window` or `ttl` stands.
     pub span: Span,
-    /// The sizes; `None` where they have been reported.
+    /// The sizes; `None` where they have been reported. A `ttl` is the gap of sessions that are never emitted.
     pub spec: Option<WindowSpec>,
     /// `group_by`.
     pub group_by: Part<Vec<Named>>,

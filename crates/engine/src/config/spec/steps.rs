@@ -51,26 +51,33 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     if let Some((key, node)) = fields.entry("unnest") {
         step.unnest = unnest(key, node, &step, found);
     }
-    step.window = match fields.entry("window") {
-        Some((key, node)) => {
-            if !matches!(step.unnest, Part::Absent) {
-                let message = "a step has `unnest` or a `window`, not both";
-                let hint = "put the window into the next step";
+    step.window = match (fields.entry("window"), fields.entry("ttl")) {
+        (Some((key, node)), ttl) => {
+            if let Some((key, _)) = ttl {
+                let message = "a window's groups go with the window";
+                let hint = "leave `ttl` out, or `window` for totals that go on";
                 found.push(Diagnostic::new(Code::BadValue, key.span, message).hint(hint));
             }
             window(key, node, &mut fields, found)
         }
-        None => {
+        (None, Some((key, node))) => running(key, node, &mut fields, found),
+        (None, None) => {
             for clause in WINDOW_CLAUSES {
                 if let Some((key, _)) = fields.entry(clause) {
-                    let message = format!("`{clause}` needs a `window`");
-                    let hint = "for example `window: { tumbling: 1m }`";
+                    let message = format!("`{clause}` needs a `window` or a `ttl`");
+                    let hint = "for example `window: { tumbling: 1m }`; or `ttl: 30d` for totals that go on, of groups that are forgotten when they have had \
+                                no row for so long";
                     found.push(Diagnostic::new(Code::NeedsWindow, key.span, message).hint(hint));
                 }
             }
             Part::Absent
         }
     };
+    if let (Part::Is(window), false) = (&step.window, matches!(step.unnest, Part::Absent)) {
+        let message = "a step has `unnest` or groups, not both";
+        let hint = "put the groups into the next step";
+        found.push(Diagnostic::new(Code::BadValue, window.span, message).hint(hint));
+    }
     for name in ["join", "deduplicate", "sql"] {
         if let Some((key, _)) = fields.entry(name) {
             found.push(not_yet(key.span, &format!("`{name}`")));
@@ -145,7 +152,38 @@ fn unnest(key: &Key, node: &Node, step: &Step, found: &mut Vec<Diagnostic>) -> P
     }
 }
 
+/// `window` with its clauses.
 fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Part<Window> {
+    let mut window = clauses(key, fields, found);
+    window.spec = sizes(node, found);
+    if window.spec.is_some_and(|spec| spec.session_gap_ms().is_some()) && window.emit.value != Emit::Final {
+        let message = "a session is emitted once, when it is over";
+        let hint = "leave `emit` out: until then a later event may join two sessions into one, and their rows could not be replaced by key";
+        found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
+    }
+    Part::Is(window)
+}
+
+/// `ttl` with the same clauses: totals that go on.
+fn running(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Part<Window> {
+    if let Some((key, _)) = fields.entry("allowed_lateness") {
+        let message = "`allowed_lateness` is for windows: totals take rows for as long as the `ttl`";
+        found.push(Diagnostic::new(Code::BadValue, key.span, message).hint("leave it out"));
+    }
+    let mut window = clauses(key, fields, found);
+    if window.emit.value == Emit::Final && window.emit.span != key.span {
+        let message = "without a window no result is final";
+        let hint = "leave `emit` out, or write `emit: updates`";
+        found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
+    }
+    window.emit.value = Emit::Running;
+    let ttl = positive_duration(node, "`ttl`", found);
+    window.spec = ttl.and_then(|ttl| WindowSpec::session(ttl.value.as_millis() as i64));
+    Part::Is(window)
+}
+
+/// What is said beside `window` or `ttl`, which stands at `key`.
+fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Window {
     let group_by = match fields.require("group_by", found) {
         Some(node) => groups(node, found),
         None => Part::Invalid,
@@ -165,16 +203,16 @@ fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnosti
             word(node, "late", &words, &[], found).map_or(Part::Invalid, Part::Is)
         }
     };
-    Part::Is(Window {
+    Window {
         span: key.span,
-        spec: sizes(node, found),
+        spec: None,
         group_by,
         aggregate,
         having,
         emit: emit.unwrap_or(Spanned { value: Emit::Final, span: key.span }),
         lateness_ms: lateness.map_or(0, |lateness| lateness.value.as_millis() as i64),
         late,
-    })
+    }
 }
 
 fn emit(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Spanned<Emit>> {
@@ -187,7 +225,8 @@ fn emit(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Spanned<Emit>> {
     }
 }
 
-/// `{tumbling: 1m}`, `{hopping: 10m, every: 1m}` or `{cumulative: 1h, every: 5m}`, each with an `offset` or without.
+/// `{tumbling: 1m}`, `{hopping: 10m, every: 1m}` or `{cumulative: 1h, every: 5m}`, each with an `offset` or without; or
+/// `{session: 30s}`.
 fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
     let before = found.len();
     let mut fields = Fields::open(node, "`window`", found)?;
@@ -200,15 +239,24 @@ fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
     let hopping = size("hopping", &mut fields, found);
     let cumulative = size("cumulative", &mut fields, found);
     let every = size("every", &mut fields, found);
+    let session = size("session", &mut fields, found);
     let offset = fields.get("offset").and_then(|node| signed_duration(node, "`offset`", found));
-    fields.later("session", found);
     fields.finish(found);
     if found.len() > before {
         return None;
     }
-    let spec = match (tumbling, hopping.as_ref(), cumulative.as_ref(), every) {
-        (Some(size), None, None, None) => WindowSpec::tumbling(size.value),
-        (None, Some(size), None, Some(every)) | (None, None, Some(size), Some(every)) => {
+    let spec = match (tumbling, hopping.as_ref(), cumulative.as_ref(), session, every) {
+        (Some(size), None, None, None, None) => WindowSpec::tumbling(size.value),
+        (None, None, None, Some(gap), None) => {
+            if let Some(offset) = offset {
+                let message = "sessions begin with their first event: there is nothing to shift";
+                found
+                    .push(Diagnostic::new(Code::WindowSize, offset.span, message).hint("leave `offset` out"));
+                return None;
+            }
+            WindowSpec::session(gap.value)
+        }
+        (None, Some(size), None, None, Some(every)) | (None, None, Some(size), None, Some(every)) => {
             let wrong = if every.value > size.value {
                 Some("`every` is longer than the window: records between two windows would vanish".to_owned())
             } else if size.value % every.value != 0 {
@@ -228,7 +276,7 @@ fn sizes(node: &Node, found: &mut Vec<Diagnostic>) -> Option<WindowSpec> {
             }
         }
         _ => {
-            let message = "a window is `{ tumbling: 1m }`, `{ hopping: 10m, every: 1m }` or `{ cumulative: 1h, every: 5m }`";
+            let message = "a window is `{ tumbling: 1m }`, `{ hopping: 10m, every: 1m }`, `{ cumulative: 1h, every: 5m }` or `{ session: 30s }`";
             found.push(Diagnostic::new(Code::WindowSize, first(node.span), message));
             None
         }

@@ -133,9 +133,9 @@ pub struct ExplainedStep {
 /// A window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExplainedWindow {
-    /// `tumbling`, `hopping` or `cumulative`.
+    /// `tumbling`, `hopping`, `cumulative` or `session`; `none` for totals that go on.
     pub kind: &'static str,
-    /// Its length, of cumulative ones the longest, milliseconds.
+    /// Its length, of cumulative ones the longest; of sessions the gap; of totals the `ttl`. Milliseconds.
     pub size_ms: i64,
     /// By how much windows are shifted against 1970, milliseconds.
     pub offset_ms: i64,
@@ -143,7 +143,7 @@ pub struct ExplainedWindow {
     pub every_ms: i64,
     /// How long after its end it closes, milliseconds.
     pub allowed_lateness_ms: i64,
-    /// `final` or `updates`.
+    /// `final`, `updates` or, without a window, `running`.
     pub emit: &'static str,
     /// Its groups.
     pub group_by: Vec<ExplainedColumn>,
@@ -347,24 +347,30 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         let sql_type = known.map(|column| column.sql_type.clone()).unwrap_or_default();
         ExplainedColumn { name: name.to_owned(), sql_type, path: None, sql: Some(sql) }
     };
-    let aggregates = window.aggregates.iter().map(|aggregate| row(&aggregate.name, aggregate.sql.clone()));
+    let bounds = if window.spec.session_gap_ms().is_some() { 2 } else { 0 };
+    let aggregates = window.aggregates.iter().skip(bounds);
+    let aggregates = aggregates.map(|aggregate| row(&aggregate.name, aggregate.sql.clone()));
     let groups = window.group_by.iter().map(|group| (&group.name, &group.data_type));
     let results = window.aggregates.iter().map(|aggregate| (&aggregate.name, &aggregate.result_type));
     let texts = groups.chain(results).filter(|(_, data_type)| **data_type == DataType::Utf8);
     let layout = Layout::of(window, StateColumn::planned(window.aggregates.len()));
+    let gap_ms = window.spec.session_gap_ms();
     ExplainedWindow {
-        kind: match (window.spec.is_cumulative(), window.spec.size_ms() == window.spec.every_ms()) {
-            (true, _) => "cumulative",
-            (false, true) => "tumbling",
-            (false, false) => "hopping",
+        kind: match gap_ms {
+            Some(_) if window.emit == Emit::Running => "none",
+            Some(_) => "session",
+            None if window.spec.is_cumulative() => "cumulative",
+            None if window.spec.size_ms() == window.spec.every_ms() => "tumbling",
+            None => "hopping",
         },
-        size_ms: window.spec.size_ms(),
+        size_ms: gap_ms.unwrap_or(window.spec.size_ms()),
         offset_ms: window.spec.offset_ms(),
         every_ms: window.spec.every_ms(),
         allowed_lateness_ms: window.lateness_ms,
         emit: match window.emit {
             Emit::Final => "final",
             Emit::Updates => "updates",
+            Emit::Running => "running",
         },
         group_by: window.group_by.iter().map(|group| row(&group.name, group.expr.sql().to_owned())).collect(),
         aggregate: aggregates.collect(),

@@ -125,6 +125,7 @@ impl ExplainedWindow {
         let panes = self.size_ms / self.every_ms;
         let shape = match self.kind {
             "tumbling" => format!("tumbling {size}"),
+            "session" => format!("sessions with gaps of {size} at most"),
             kind => format!("{kind} {size} every {every}"),
         };
         let shape = match self.offset_ms {
@@ -136,7 +137,14 @@ impl ExplainedWindow {
             _ => "",
         };
         let lateness = duration(self.allowed_lateness_ms);
-        line(f, "window", format!("{shape}{fires}, closes {lateness} after its end"))?;
+        match self.kind {
+            "none" => line(
+                f,
+                "totals",
+                format!("that go on, of groups that are forgotten after {size} without a row"),
+            )?,
+            _ => line(f, "window", format!("{shape}{fires}, closes {lateness} after its end"))?,
+        }
         lines(f, "group by", &self.group_by)?;
         lines(f, "aggregate", &self.aggregate)?;
         if let Some(having) = &self.having {
@@ -151,6 +159,9 @@ impl ExplainedWindow {
         line(f, "state", format!("a row for each group and pane of {every}, for {kept} of event time"))?;
         line(f, "", format!("in memory {} bytes{texts}, and up to as much again to grow", self.group_bytes))?;
         match panes {
+            _ if matches!(self.kind, "session" | "none") => {
+                line(f, "", "while a group goes on, its row moves to later panes".to_owned())
+            }
             1 => Ok(()),
             panes => line(f, "", format!("a result adds up to {panes} of these rows")),
         }

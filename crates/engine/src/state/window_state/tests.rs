@@ -95,7 +95,8 @@ fn collect(rows: &WindowRows, windows: &mut Windows) {
             min: text(&rows.aggregates[4], row),
             max: long(5, row),
         };
-        assert!(windows.insert((rows.window_end, group), out).is_none(), "a group came twice");
+        let Bounds::One { end, .. } = rows.bounds else { panic!("no session") };
+        assert!(windows.insert((end, group), out).is_none(), "a group came twice");
     }
 }
 
@@ -244,7 +245,7 @@ impl World {
                 .enumerate()
                 .map(|(at, state)| state.close(end, None, at, count))
                 .collect();
-            for (owner, state) in self.workers.iter().enumerate() {
+            for (owner, state) in self.workers.iter_mut().enumerate() {
                 let partials: Vec<Partials> = closed.iter().map(|owners| owners[owner].clone()).collect();
                 let lanes = key::lanes_of(owner, count);
                 let mut emit = |rows: WindowRows| {
