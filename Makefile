@@ -5,10 +5,10 @@ PURE := --release --workspace --no-default-features
 FULL := --release --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check lint build test chaos demo sim bench fuzz hostile clean
+.PHONY: help setup check lint build test chaos demo sim flink-diff bench fuzz hostile clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building and testing needs and is missing (Debian packages)
 	@scripts/setup
@@ -49,6 +49,9 @@ demo: setup build ## a pipeline under load, killed again and again, and the proo
 
 sim: ## the protocol and the engine against a simulated Kafka, then each planted fault (SEED=n WHAT=protocol|engine replays one seed)
 	@scripts/sim $(WHAT) $(SEED)
+
+flink-diff: setup ## random streams through Onceflow and a real Flink, answers compared (CASES=400; SEED=n repeats a run)
+	@CARGO="$(CARGO)" scripts/flink-diff
 
 bench: setup build ## CPU per record beside Flink, Kafka Streams and the limit (hours; QUICK=1: one case in ten minutes; CASE=hopping: one)
 	@integration-tests/kafka/kafka jars
