@@ -125,9 +125,6 @@ impl Layout {
 /// Encoded rows that are added at once.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// Groups that are brought into the cache at once.
-const GROUPS_AT_ONCE: usize = 64;
-
 /// An entry of the index: the group, and enough of its hash to leave other groups' keys alone.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -439,22 +436,9 @@ impl GroupTable {
     pub fn take_dirty(&mut self) -> EncodedRows {
         let mut rows = EncodedRows::default();
         rows.bytes.reserve(self.row_bytes_hint(self.dirty_groups() as usize));
-        // Changed groups lie anywhere: a row at a time would wait for each of its cache misses.
-        let groups: Vec<u32> = self.changed().collect();
-        for some in groups.chunks(GROUPS_AT_ONCE) {
-            self.touch(some);
-            some.iter().for_each(|group| self.encode_row(*group, &mut rows));
-        }
+        self.changed().for_each(|group| self.encode_row(group, &mut rows));
         self.forget_changes();
         rows
-    }
-
-    /// Brings what [`encode_row`](Self::encode_row) reads of these groups into the cache.
-    fn touch(&self, groups: &[u32]) {
-        let ends = groups.iter().fold(0, |sum, group| sum ^ self.ends[*group as usize]);
-        let keys = groups.iter().fold(0, |sum, group| sum ^ self.key(*group).first().map_or(0, |byte| *byte));
-        let states = self.columns.iter().fold(0, |sum, column| sum ^ column.touch(groups));
-        std::hint::black_box((ends, keys, states));
     }
 
     /// The rows of all groups; the bits are cleared.

@@ -255,10 +255,6 @@ impl<K: Kind> AggregateColumn for Avg<K> {
         Ok(())
     }
 
-    fn touch(&self, groups: &[u32]) -> u64 {
-        groups.iter().fold(0, |sum, group| sum ^ self.states[*group as usize].0)
-    }
-
     fn encode_row(&self, group: u32, out: &mut Vec<u8>) {
         let (count, sum) = self.states[group as usize];
         put_varint(out, count);

@@ -54,10 +54,6 @@ impl AggregateColumn for CountColumn {
         Ok(())
     }
 
-    fn touch(&self, groups: &[u32]) -> u64 {
-        groups.iter().fold(0, |sum, group| sum ^ self.counts[*group as usize])
-    }
-
     fn encode_row(&self, group: u32, out: &mut Vec<u8>) {
         put_varint(out, self.counts[group as usize]);
     }

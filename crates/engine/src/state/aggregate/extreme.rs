@@ -324,10 +324,6 @@ impl<K: Kind> AggregateColumn for Extreme<K> {
         Ok(())
     }
 
-    fn touch(&self, groups: &[u32]) -> u64 {
-        groups.iter().map(|group| u64::from(self.values[*group as usize].is_some())).sum()
-    }
-
     fn encode_row(&self, group: u32, out: &mut Vec<u8>) {
         match self.values[group as usize] {
             None => out.push(0),

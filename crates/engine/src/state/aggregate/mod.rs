@@ -113,12 +113,6 @@ pub trait AggregateColumn: Any + Debug + Send {
     /// `Damaged` if the bytes are not a state of this aggregate.
     fn merge_row(&mut self, group: u32, state: &mut &[u8]) -> Result<(), StateError>;
 
-    /// Reads a little of the states of these groups, wherever they lie in memory; what is returned means nothing. Where it is implemented, the cache
-    /// misses of many groups overlap, which would follow each other in [`encode_row`](Self::encode_row).
-    fn touch(&self, _groups: &[u32]) -> u64 {
-        0
-    }
-
     /// Appends the group's state.
     fn encode_row(&self, group: u32, out: &mut Vec<u8>);
 

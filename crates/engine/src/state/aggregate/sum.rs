@@ -108,10 +108,6 @@ impl<A: Exact> AggregateColumn for ExactSum<A> {
         Ok(())
     }
 
-    fn touch(&self, groups: &[u32]) -> u64 {
-        groups.iter().map(|group| u64::from(self.sums[*group as usize] == A::NONE)).sum()
-    }
-
     fn encode_row(&self, group: u32, out: &mut Vec<u8>) {
         match self.sums[group as usize] {
             none if none == A::NONE => out.push(0),
@@ -208,10 +204,6 @@ impl AggregateColumn for DoubleSums {
             }
         }
         Ok(())
-    }
-
-    fn touch(&self, groups: &[u32]) -> u64 {
-        groups.iter().map(|group| u64::from(self.sums[*group as usize].is_none())).sum()
     }
 
     fn encode_row(&self, group: u32, out: &mut Vec<u8>) {

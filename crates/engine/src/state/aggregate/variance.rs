@@ -122,10 +122,6 @@ impl AggregateColumn for VarianceColumn {
         Ok(())
     }
 
-    fn touch(&self, groups: &[u32]) -> u64 {
-        groups.iter().fold(0, |sum, group| sum ^ self.states[*group as usize].count)
-    }
-
     fn encode_row(&self, group: u32, out: &mut Vec<u8>) {
         let Moments { count, sum, squares } = self.states[group as usize];
         put_varint(out, count);
