@@ -18,7 +18,7 @@ fn every_mistake_is_reported_at_once_with_its_place() {
     let text = std::fs::read_to_string(&file).unwrap();
     let mistakes = [
         ("where: amount > 0", "where: amuont > 0"),
-        ("window: { tumbling: 60s", "window: { tumbling: sixty"),
+        ("window: { tumbling: 60000ms }", "window: { tumbling: sixty }"),
         ("delay: 5s", "dealy: 5s"),
         ("from: paid\n", "from: payd\n"),
     ];

@@ -94,10 +94,34 @@ impl ChangedGroups {
         self.index.find(hash, |place| self.keys.get(*place as usize) == key).is_some()
     }
 
-    /// Those of a table's groups that are among them.
-    fn of_table(&self, table: &GroupTable) -> Vec<u32> {
-        (0..self.keys.len()).filter_map(|row| table.find(self.keys.get(row), self.keys.hash(row))).collect()
+    /// Those of a table's groups, in these lanes, that are among them.
+    fn of_table(&self, table: &GroupTable, lanes: &Range<u16>) -> Vec<u32> {
+        let keys = (0..self.keys.len()).map(|row| (self.keys.get(row), self.keys.hash(row)));
+        let in_lanes = keys.filter(|(_, hash)| lanes.contains(&key::lane(*hash)));
+        in_lanes.filter_map(|(key, hash)| table.find(key, hash)).collect()
     }
+
+    /// The rows of a run, in these lanes, of groups that are among them.
+    fn of_run(&self, run: Run, lanes: Range<u16>, cold: &dyn ColdStore) -> Result<EncodedRows, StateError> {
+        rows_of_run(run, lanes, cold, |key| self.contains(key, key::hash(key)))
+    }
+}
+
+/// The rows of a run, in these lanes, whose key is to be kept.
+fn rows_of_run(
+    run: Run,
+    lanes: Range<u16>,
+    cold: &dyn ColdStore,
+    is_kept: impl Fn(&[u8]) -> bool,
+) -> Result<EncodedRows, StateError> {
+    let mut rows = EncodedRows::default();
+    for row in cold.scan(run, lanes)? {
+        let row = row?;
+        if is_kept(&row.key) {
+            rows.push(&row.key, |out| out.extend_from_slice(&row.state));
+        }
+    }
+    Ok(rows)
 }
 
 /// What one worker hands to one owner when a window closes.
@@ -421,7 +445,9 @@ impl WindowState {
                 };
                 match only {
                     None => pane.table.groups().for_each(&mut hand_over),
-                    Some(only) => only.of_table(&pane.table).into_iter().for_each(&mut hand_over),
+                    Some(only) => {
+                        only.of_table(&pane.table, &(0..key::LANES)).into_iter().for_each(&mut hand_over)
+                    }
                 }
             }
             for owner in &mut partials {
@@ -475,19 +501,10 @@ impl WindowState {
         let mut merged = GroupTable::new(self.layout.clone())?;
         if let Some(only) = only {
             for table in tables {
-                let mut groups = only.of_table(table);
-                groups.retain(|group| lanes.contains(&key::lane(table.hash(*group))));
-                merged.merge_groups(table, &groups)?;
+                merged.merge_groups(table, &only.of_table(table, &lanes))?;
             }
             for run in runs {
-                let mut found = EncodedRows::default();
-                for row in cold.scan(run, lanes.clone())? {
-                    let row = row?;
-                    if only.contains(&row.key, key::hash(&row.key)) {
-                        found.push(&row.key, |out| out.extend_from_slice(&row.state));
-                    }
-                }
-                merged.merge_rows(&found)?;
+                merged.merge_rows(&only.of_run(run, lanes.clone(), cold)?)?;
             }
         } else if partials.iter().any(|partial| !partial.runs.is_empty()) {
             let merge = SortedMerge::new(tables.into_iter(), rows.into_iter(), runs, lanes, cold)?;

@@ -19,20 +19,22 @@
 //! with the owner.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::kernels::arity::unary;
 use arrow::datatypes::Int64Type;
 use onceflow_protocol::planted::{Planted, is_planted};
 
-use super::{Bounds, ChangedGroups, Partials, WindowRows, WindowState, pane};
+use super::{Bounds, ChangedGroups, Partials, WindowRows, WindowState, pane, rows_of_run};
 use crate::state::StateError;
 use crate::state::cold::{ColdStore, Run};
 use crate::state::key;
 use crate::state::merge::{self, CHUNK_ROWS, Results};
 use crate::state::rows::EncodedRows;
-use crate::state::table::GroupTable;
+use crate::state::table::{GroupTable, Layout};
 
 /// Where cold runs take part, memory holds the rows of this many lanes at once.
 const LANES_AT_ONCE: u16 = 4;
@@ -96,7 +98,7 @@ impl WindowState {
             table.merge_table(&theirs, some.clone())?;
             let mut cold_later = vec![];
             for run in &runs {
-                let rows = scan(*run, some.clone(), cold)?;
+                let rows = rows_of_run(*run, some.clone(), cold, |_| true)?;
                 match run.pane == settled {
                     true => table.merge_rows(&rows)?,
                     false if is_planted(Planted::SessionBlindToRuns) => {}
@@ -119,10 +121,7 @@ impl WindowState {
     fn brought<'r>(&self, rows: impl Iterator<Item = (i64, &'r EncodedRows)>) -> Result<Brought, StateError> {
         let mut tables: BTreeMap<i64, GroupTable> = BTreeMap::new();
         for (pane, rows) in rows {
-            let table = tables.remove(&pane);
-            let mut table = table.map_or_else(|| GroupTable::new(self.layout.clone()), Ok)?;
-            table.merge_rows(rows)?;
-            tables.insert(pane, table);
+            table_of(&mut tables, pane, &self.layout)?.merge_rows(rows)?;
         }
         let dated = |(pane, table)| {
             let firsts = events(&table, FIRST_EVENT)?;
@@ -192,29 +191,16 @@ impl WindowState {
     ) -> Result<(), StateError> {
         // What there is of these groups, by pane.
         let mut rows: BTreeMap<i64, GroupTable> = BTreeMap::new();
-        let mut add = |pane: i64, add: &mut dyn FnMut(&mut GroupTable) -> Result<(), StateError>| {
-            let mut table = rows.remove(&pane).map_or_else(|| GroupTable::new(self.layout.clone()), Ok)?;
-            add(&mut table)?;
-            rows.insert(pane, table);
-            Ok::<_, StateError>(())
-        };
         for (start, pane) in &self.panes {
-            let mut groups = only.of_table(&pane.table);
-            groups.retain(|group| lanes.contains(&key::lane(pane.table.hash(*group))));
-            add(*start, &mut |table| table.merge_groups(&pane.table, &groups))?;
+            let groups = only.of_table(&pane.table, &lanes);
+            table_of(&mut rows, *start, &self.layout)?.merge_groups(&pane.table, &groups)?;
         }
         for (pane, handed) in partials.iter().flat_map(|partial| &partial.later) {
-            add(*pane, &mut |table| table.merge_rows(handed))?;
+            table_of(&mut rows, *pane, &self.layout)?.merge_rows(handed)?;
         }
         for run in partials.iter().flat_map(|partial| &partial.runs) {
-            let mut found = EncodedRows::default();
-            for row in cold.scan(*run, lanes.clone())? {
-                let row = row?;
-                if only.contains(&row.key, key::hash(&row.key)) {
-                    found.push(&row.key, |out| out.extend_from_slice(&row.state));
-                }
-            }
-            add(run.pane, &mut |table| table.merge_rows(&found))?;
+            let found = only.of_run(*run, lanes.clone(), cold)?;
+            table_of(&mut rows, run.pane, &self.layout)?.merge_rows(&found)?;
         }
         let mut newest_first = vec![];
         for table in rows.values().rev() {
@@ -279,13 +265,16 @@ fn events(table: &GroupTable, which: usize) -> Result<Int64Array, StateError> {
     events.cloned().ok_or_else(|| StateError::damaged("a session without its first or last event"))
 }
 
-fn scan(run: Run, lanes: Range<u16>, cold: &dyn ColdStore) -> Result<EncodedRows, StateError> {
-    let mut rows = EncodedRows::default();
-    for row in cold.scan(run, lanes)? {
-        let row = row?;
-        rows.push(&row.key, |out| out.extend_from_slice(&row.state));
-    }
-    Ok(rows)
+/// The table of a pane, made if it is not there.
+fn table_of<'t>(
+    tables: &'t mut BTreeMap<i64, GroupTable>,
+    pane: i64,
+    layout: &Arc<Layout>,
+) -> Result<&'t mut GroupTable, StateError> {
+    Ok(match tables.entry(pane) {
+        Entry::Occupied(table) => table.into_mut(),
+        Entry::Vacant(missing) => missing.insert(GroupTable::new(layout.clone())?),
+    })
 }
 
 #[cfg(test)]
@@ -294,13 +283,11 @@ mod tests {
     use arrow::datatypes::DataType;
     use onceflow_protocol::WindowSpec;
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     use super::*;
     use crate::plan::AggregateFunction::{Count, Max, Min, Sum};
     use crate::state::aggregate::AggregateSpec;
     use crate::state::cold::MemoryColdStore;
-    use crate::state::table::Layout;
 
     const GAP: i64 = 16;
 
