@@ -192,6 +192,8 @@ pipeline_metrics! {
         "onceflow_bytes_in_total", "Bytes of keys and values of the records read.";
     records_filtered: IntCounterVec = |o| IntCounterVec::new(o, &["step"]),
         "onceflow_records_filtered_total", "Records that a step's condition left out.";
+    duplicates: IntCounterVec = |o| IntCounterVec::new(o, &["step"]),
+        "onceflow_duplicates_total", "Rows that a deduplication held back.";
     records_dropped: IntCounterVec = |o| IntCounterVec::new(o, &["step", "reason"]),
         "onceflow_records_dropped_total", "Records dropped because the pipeline says so, by reason.";
     late_records: IntCounterVec = |o| IntCounterVec::new(o, &["step"]),

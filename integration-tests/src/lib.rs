@@ -13,6 +13,8 @@
 //! | [`scenario`] | topics, directories and the pipeline file of one test |
 //! | [`fold`] | what the output has to be: a plain fold over the input |
 //! | [`verify`] | the comparison: every (key, window) once, with exact values; nothing lost, nothing doubled |
+//! | [`repeats`] | another input: orders that come again, near and far, in any partition |
+//! | [`unique`] | what a deduplication has to make of it: of duplicates one, and the right one |
 //!
 //! All of it is test code: what goes wrong panics, with the log of the daemon at hand.
 
@@ -21,7 +23,9 @@ pub mod fold;
 pub mod http;
 pub mod kafka;
 pub mod orders;
+pub mod repeats;
 pub mod rng;
 pub mod scenario;
 pub mod topic;
+pub mod unique;
 pub mod verify;

@@ -227,14 +227,7 @@ sinks:
 
     /// The next offset of each input partition in the newest decision; `None` before the first one.
     pub fn decided_offsets(&self) -> Option<Vec<i64>> {
-        let decision = self.decisions().pop()?;
-        let mut positions: Vec<(i64, i64)> = decision["positions"]
-            .as_array()?
-            .iter()
-            .map(|at| Some((at["partition"].as_i64()?, at["next_offset"].as_i64()?)))
-            .collect::<Option<_>>()?;
-        positions.sort();
-        Some(positions.into_iter().map(|(_, next)| next).collect())
+        offsets_of(&self.decisions().pop()?)
     }
 
     /// Whether every record of the input is behind a committed decision. What the topic holds counts, not what was sent: a producer
@@ -263,4 +256,15 @@ sinks:
         files.sort();
         files
     }
+}
+
+/// The next offset of each input partition in a decision.
+pub fn offsets_of(decision: &serde_json::Value) -> Option<Vec<i64>> {
+    let mut positions: Vec<(i64, i64)> = decision["positions"]
+        .as_array()?
+        .iter()
+        .map(|at| Some((at["partition"].as_i64()?, at["next_offset"].as_i64()?)))
+        .collect::<Option<_>>()?;
+    positions.sort();
+    Some(positions.into_iter().map(|(_, next)| next).collect())
 }

@@ -2,8 +2,7 @@
 
 use crossbeam_channel::Sender;
 use onceflow_engine::output::Output;
-use onceflow_engine::state::key::Keys;
-use onceflow_engine::state::window_state::Partials;
+use onceflow_engine::state::window_state::{self, Partials};
 use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure, Firing};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
@@ -24,12 +23,12 @@ pub enum ToWorker {
     Barrier,
     /// Hand your part of a window to its owners.
     Fire(Firing),
-    /// What has changed, at another worker, of the window that is emitted again.
+    /// What has changed at another worker of what is emitted again, or may be a duplicate there.
     Changed {
         /// The worker that it comes from.
         from: usize,
-        /// Its groups.
-        keys: Keys,
+        /// What it has told.
+        changed: window_state::Changed,
     },
     /// Another worker's part of the window that fires, for the lanes that this one owns.
     Partials {

@@ -110,6 +110,10 @@ impl Meter {
             let (now, then) = (&counts.steps[i], self.reported.steps.get(i).copied().unwrap_or_default());
             metrics.records_filtered.with_label_values(&[&step.name]).inc_by(now.filtered - then.filtered);
             metrics.late_records.with_label_values(&[&step.name]).inc_by(now.late - then.late);
+            if step.deduplicates() {
+                let duplicates = now.duplicates - then.duplicates;
+                metrics.duplicates.with_label_values(&[&step.name]).inc_by(duplicates);
+            }
             self.report_dropped(thread, &step.name, &now.dropped, &then.dropped);
         }
         for (i, source) in plan.sources.iter().enumerate() {

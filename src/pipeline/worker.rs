@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use onceflow_engine::output::Output;
 use onceflow_engine::plan::Backend;
-use onceflow_engine::state::key::Keys;
-use onceflow_engine::state::window_state::{ChangedGroups, Partials};
+use onceflow_engine::state::window_state::{Changed, ChangedGroups, Partials};
 use onceflow_engine::worker::{Worker, WorkerError};
 use onceflow_protocol::coordinator::{
     BarrierReport, Event, FiredReport, Firing, FrozenReport, OpenWindows, PartitionReport,
@@ -110,8 +109,8 @@ struct Running {
     standing: bool,
     /// The partition to poll next.
     turn: usize,
-    /// Groups that have changed of the window that is emitted again, by worker.
-    changed: Vec<Option<Keys>>,
+    /// What each worker has told of what is emitted again.
+    changed: Vec<Option<Changed>>,
     /// Parts of the window that is emitted, by worker.
     parts: Vec<Option<Partials>>,
     firing: Option<Firing>,
@@ -200,11 +199,17 @@ impl Running {
 
     fn may_poll(&self) -> bool {
         let held = self.thread.load.held_bytes.load(Relaxed);
-        !self.standing && !self.thread.partitions.is_empty() && held < self.thread.context.held_limit
+        let may_hold = held < self.thread.context.held_limit && !self.holds_enough();
+        !self.standing && !self.thread.partitions.is_empty() && may_hold
+    }
+
+    /// Whether as many rows wait for the barrier as this worker may keep until then.
+    fn holds_enough(&self) -> bool {
+        self.thread.engine.held_bytes() >= self.thread.context.held_limit / self.thread.peers.len()
     }
 
     fn why_not_polling(&self) -> Spent {
-        if self.standing {
+        if self.standing || self.holds_enough() {
             Spent::BlockedByCheckpoint
         } else if self.thread.partitions.is_empty() {
             Spent::Idle
@@ -305,8 +310,8 @@ impl Running {
         match message {
             ToWorker::Barrier => self.barrier(),
             ToWorker::Fire(firing) => self.fire(firing),
-            ToWorker::Changed { from, keys } => {
-                self.changed[from] = Some(keys);
+            ToWorker::Changed { from, changed } => {
+                self.changed[from] = Some(changed);
                 self.close_if_all_told()
             }
             ToWorker::Partials { from, partials } => {
@@ -375,14 +380,14 @@ impl Running {
             let parts = self.thread.engine.close(firing.step, firing.end, None)?;
             return self.hand_over(parts);
         }
-        let keys = self.thread.engine.changed_keys(firing.step, firing.end)?;
+        let changed = self.thread.engine.changed(firing.step, firing.end)?;
         for (peer, sender) in self.thread.peers.iter().enumerate() {
             if peer != self.thread.index {
-                let message = ToWorker::Changed { from: self.thread.index, keys: keys.clone() };
+                let message = ToWorker::Changed { from: self.thread.index, changed: changed.clone() };
                 sender.send(message).map_err(|_| Stop::Over)?;
             }
         }
-        self.changed[self.thread.index] = Some(keys);
+        self.changed[self.thread.index] = Some(changed);
         self.close_if_all_told()
     }
 
@@ -465,8 +470,13 @@ impl Running {
         if hold { Ok(()) } else { self.relieve_memory() }
     }
 
-    /// Beyond its share a worker asks for a barrier, which may close windows; well beyond it, it does not wait for that.
+    /// Beyond its share a worker asks for a barrier, which may close windows; well beyond it, it does not wait for that. So it does when the rows
+    /// that wait for the barrier have become too many.
     fn mind_memory(&mut self) -> Step {
+        if !self.pressed && self.holds_enough() {
+            self.pressed = true;
+            self.thread.load.pressure.store(true, Relaxed);
+        }
         let used = self.thread.engine.memory_bytes();
         let share = self.thread.context.table_share;
         if used <= share {

@@ -28,7 +28,7 @@ pub use rocksdb::RocksCold;
 
 use crate::storage::{ShardStorage, StorageError};
 
-/// RocksDB's cache gets one part in so many of `state.memory`. It holds little but the indexes of the tables.
+/// RocksDB's cache gets one part in so many of `state.memory`. It holds little but the indexes and filters of the tables.
 const CACHE_SHARE: u64 = 16;
 
 /// Which store to open.
@@ -191,6 +191,10 @@ impl ColdStore for NoCold {
         Err(ColdError::Damaged(format!("{run:?} is missing: state.backend: memory holds none")))
     }
 
+    fn get(&self, run: Run, _: &[(u16, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, ColdError> {
+        Err(ColdError::Damaged(format!("{run:?} is missing: state.backend: memory holds none")))
+    }
+
     fn remove(&self, _: Run) -> Result<(), ColdError> {
         Ok(())
     }
@@ -236,6 +240,7 @@ mod tests {
         let error = cold.store().ingest(RUN, &mut OneRow(true)).unwrap_err();
         assert!(error.to_string().contains("state.backend: memory"), "{error}");
         assert!(cold.store().scan(RUN, 0..1).is_err());
+        assert!(cold.store().get(RUN, &[]).is_err());
         cold.store().remove(RUN).unwrap();
     }
 

@@ -17,6 +17,13 @@
 //! The first entry of each file is the bare run with no value, so that a run without rows has a file too, and a file tells
 //! whose it is.
 //!
+//! # Filters
+//!
+//! A scan reads a run's blocks one after the other. A look-up reads the one block that may hold its key, and mostly none where the
+//! run does not have it: each table has a Bloom filter of its keys. Filters and indexes are cut into small blocks of their own, which
+//! are read when they are needed, and live in the cache. Without a filter, as in tables of former versions, or with one whose
+//! checksum is wrong, every key may be there: a filter spares reading and decides nothing else.
+//!
 //! # Recovery
 //!
 //! The database lives in a working directory that is new with every start, and is as durable as the snapshots taken of it
@@ -33,16 +40,33 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use onceflow_engine::state::cold::{ColdError, ColdRow, ColdSnapshot, ColdStore, Run, RunRows, Scan};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ErrorKind, IngestExternalFileOptions,
-    LogLevel, Options, ReadOptions, SstFileWriter,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ErrorKind,
+    IngestExternalFileOptions, LogLevel, LruCacheOptions, Options, ReadOptions, SstFileWriter,
 };
 
 use super::frozen::{FrozenCold, Ledger, bring_back, find_damage};
 use super::work_directory::WorkDirectory;
 use crate::storage::{ShardStorage, StorageError, StorageErrorKind};
 
-/// Uncompressed bytes of a block. Runs are read from end to end, so larger blocks only compress better.
+/// Uncompressed bytes of a block. Most of what is read of runs is read from end to end, where larger blocks only compress better; a
+/// look-up that finds its key pays for a whole one.
 const BLOCK_BYTES: usize = 32 * 1024;
+
+/// Bytes of a block of a filter or an index. Smaller ones are less to read for a single key; what finds them, a key for each, grows: with
+/// this, to about a megabyte for 100 million rows.
+const METADATA_BYTES: usize = 8 * 1024;
+
+/// Bits of the filter for each row: of the keys that a table does not have, one in a hundred passes.
+const FILTER_BITS: f64 = 10.0;
+
+/// The cache is cut into two to the power of this many parts, and nothing larger than its part stays in it. By itself RocksDB makes
+/// parts of half a megabyte, too small for what finds the blocks of a large filter: every look-up would read that again. Parts are
+/// for threads not to wait for each other, and few threads read at once.
+const CACHE_PART_BITS: i32 = 2;
+
+/// Keys that are looked up at once. RocksDB takes no more in one go whatever it is given, and keeps the block of each until all
+/// are found: a megabyte at most.
+const KEYS_AT_ONCE: usize = 32;
 
 /// How far a scan reads ahead, in bytes.
 const READ_AHEAD: usize = 256 * 1024;
@@ -50,7 +74,7 @@ const READ_AHEAD: usize = 256 * 1024;
 /// The length of a run's part of a key, in bytes.
 const RUN_BYTES: usize = 20;
 
-/// A [`ColdStore`] in RocksDB. Several workers may write and scan at once.
+/// A [`ColdStore`] in RocksDB. Several workers may write and read at once.
 pub struct RocksCold {
     // Fields are dropped in this order: the database is closed before its directory goes.
     db: DB,
@@ -179,6 +203,13 @@ impl RocksCold {
         self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn check_held(&self, run: Run) -> Result<(), ColdError> {
+        match self.runs().contains_key(&run) {
+            true => Ok(()),
+            false => Err(ColdError::Damaged(format!("{run:?} is missing"))),
+        }
+    }
+
     /// Writes the table of a run. Returns its length in bytes.
     fn write_table(&self, path: &Path, run: Run, rows: &mut dyn RunRows) -> Result<u64, ColdError> {
         let failed = |error| cold_error(path.display(), error);
@@ -255,9 +286,7 @@ impl ColdStore for RocksCold {
     }
 
     fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError> {
-        if !self.runs().contains_key(&run) {
-            return Err(ColdError::Damaged(format!("{run:?} is missing")));
-        }
+        self.check_held(run)?;
         if lanes.is_empty() {
             return Ok(Box::new(std::iter::empty()));
         }
@@ -271,6 +300,22 @@ impl ColdStore for RocksCold {
         let mut rows = self.db.raw_iterator_opt(options);
         rows.seek(first);
         Ok(Box::new(RunScan { store: self, run, rows, ended: false }))
+    }
+
+    fn get(&self, run: Run, keys: &[(u16, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, ColdError> {
+        self.check_held(run)?;
+        // Ascending, so that keys that share a block come together.
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_unstable_by_key(|&at| keys[at]);
+        let mut states = vec![None; keys.len()];
+        for some in order.chunks(KEYS_AT_ONCE) {
+            let rows = some.iter().map(|&at| encode_row(run, keys[at]));
+            // As nothing else is said, checksums are verified, and blocks are kept in the cache: the next keys may lie in the same.
+            for (&at, state) in some.iter().zip(self.db.multi_get(rows)) {
+                states[at] = state.map_err(|error| cold_error(self.file_of(run), error))?;
+            }
+        }
+        Ok(states)
     }
 
     fn remove(&self, run: Run) -> Result<(), ColdError> {
@@ -341,11 +386,25 @@ fn database_path(work: &WorkDirectory) -> PathBuf {
 }
 
 fn options(cache_bytes: usize) -> Options {
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(cache_bytes);
+    cache.set_num_shard_bits(CACHE_PART_BITS);
+
+    // Nothing here changes what can be read: each table tells how it was written.
     let mut table = BlockBasedOptions::default();
     table.set_block_size(BLOCK_BYTES);
-    table.set_block_cache(&Cache::new_lru_cache(cache_bytes));
-    // Indexes count against the cache, so that the memory used does not grow with the number of runs.
+    table.set_block_cache(&Cache::new_lru_cache_opts(&cache));
+    table.set_bloom_filter(FILTER_BITS, false);
+    // In one piece, the filter of 100 million rows would be 125 MB to read for a single key, and more than the cache holds. And scans,
+    // which leave the cache alone, would read a whole index each.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BYTES);
+    // Indexes and filters count against the cache, all of them, and none is held on to while its table is open: so the memory used
+    // does not grow with the number of runs or of their rows. Only while a table is written and moved in, its filter is in memory
+    // whole, with ten bits for each row.
     table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_top_level_index_and_filter(false);
 
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
@@ -382,6 +441,10 @@ fn encode_lane(run: Run, lane: u16) -> [u8; RUN_BYTES + 2] {
     prefix.copy_from_slice(&encode_run(run));
     suffix.copy_from_slice(&lane.to_be_bytes());
     key
+}
+
+fn encode_row(run: Run, (lane, key): (u16, &[u8])) -> Vec<u8> {
+    [encode_lane(run, lane).as_slice(), key].concat()
 }
 
 /// The run that a key belongs to.

@@ -12,6 +12,7 @@
 //! must be thrown away.
 
 pub mod barrier;
+mod deduplicate;
 mod error;
 mod graph;
 mod stopwatch;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use onceflow_protocol::{Delay, Frontiers};
 
+use self::deduplicate::{Candidates, HeldRecords};
 pub use self::error::WorkerError;
 use self::graph::{Graph, Stage};
 use self::stopwatch::Stopwatch;
@@ -86,6 +88,9 @@ pub struct Worker {
     fates: Fates,
     /// Records of the call that go to the errors stream of their source.
     failures: Vec<Failure>,
+    /// Records of earlier calls of the epoch, of which rows wait for the barrier.
+    held: Vec<HeldRecords>,
+    held_bytes: usize,
     stopwatch: Stopwatch,
 }
 
@@ -94,6 +99,8 @@ struct StepWindow {
     frontiers: Frontiers,
     /// `None` only while the step is being merged.
     state: Option<WindowState>,
+    /// Rows that wait for the barrier, where the step deduplicates.
+    candidates: Candidates,
 }
 
 /// What is around the rows of one call.
@@ -102,6 +109,8 @@ struct Call<'a> {
     /// Where the messages come from; `None` for rows that windows emit.
     origin: Option<Origin<'a>>,
     messages: &'a dyn MessageBatch,
+    /// Number that the messages have among the held records, or will have where rows of them are held.
+    records: usize,
     /// The rows replace what was emitted before: those that a condition holds back take it away.
     again: bool,
     out: &'a mut Output,
@@ -154,7 +163,8 @@ impl Worker {
         }
         let window = |((step, window), start): ((usize, &Window), &StepStart)| {
             let state = Some(WindowState::new(start.state_id, window, start.columns.clone())?);
-            Ok::<_, WorkerError>(StepWindow { step, frontiers: start.frontiers, state })
+            let (frontiers, candidates) = (start.frontiers, Candidates::default());
+            Ok::<_, WorkerError>(StepWindow { step, frontiers, state, candidates })
         };
         let stages = |count: usize| vec![StageCounts::default(); count];
         Ok(Worker {
@@ -176,6 +186,8 @@ impl Worker {
             },
             fates: Fates::default(),
             failures: vec![],
+            held: vec![],
+            held_bytes: 0,
             stopwatch: Stopwatch::default(),
             graph: Arc::new(Graph::new(plan)?),
         })
@@ -217,7 +229,8 @@ impl Worker {
             return Err(WorkerError::bug(format!("the plan has no source {source}")));
         }
         let origin = Some(Origin { source, topic, partition });
-        let mut call = Call { graph: &graph, origin, messages, again: false, out };
+        let records = self.held.len();
+        let mut call = Call { graph: &graph, origin, messages, records, again: false, out };
         self.enter(Some(stage));
         self.fates.reset(messages.len());
         let mut processed = Processed::default();
@@ -250,16 +263,21 @@ impl Worker {
             self.counts.stage(stage).rows_out += decoded.batch.len() as u64;
             self.push(&mut call, Stream::Source(source), decoded.batch)?;
         }
-        if !self.failures.is_empty() {
-            let mut failures = std::mem::take(&mut self.failures);
-            failures.sort_by_key(|failure| failure.record);
-            let rows = errors_stream::rows(&failures, topic, partition, messages)?;
-            self.push(&mut call, Stream::Errors(source), rows)?;
-        }
+        self.push_failures(&mut call)?;
+        self.hold_records(&call);
         self.counts.stage(stage).rows_in += messages.len() as u64;
         self.counts.total += self.fates.count();
         self.enter(None);
         Ok(processed)
+    }
+
+    /// Hands what failed of a call to the readers of its source's errors.
+    fn push_failures(&mut self, call: &mut Call) -> Result<(), WorkerError> {
+        let (false, Some(origin)) = (self.failures.is_empty(), call.origin) else { return Ok(()) };
+        let mut failures = std::mem::take(&mut self.failures);
+        failures.sort_by_key(|failure| failure.record);
+        let rows = errors_stream::rows(&failures, origin.topic, origin.partition, call.messages)?;
+        self.push(call, Stream::Errors(origin.source), rows)
     }
 
     /// From here on time is spent by `stage`. Returns who spent it until now.
@@ -368,6 +386,7 @@ impl Worker {
             rows = unnested;
         }
         match (&plan.window, graph.window_of[step]) {
+            (Some(plan), Some(window)) if plan.deduplicates => self.hold(call, step, window, plan, rows),
             (Some(plan), Some(window)) => self.update_window(call, step, window, plan, rows),
             _ => {
                 self.counts.stage(stage).rows_out += rows.len() as u64;
@@ -416,11 +435,22 @@ impl Worker {
             self.counts.total.partly_late += updated.partly_late;
         }
         self.mark_used(&kept, updated.late.iter().copied());
-        self.late(call, stage, plan.late, purged, &kept, &updated.late)?;
-        if plan.late == Late::Stream && !updated.late.is_empty() {
-            let mut is_late = vec![false; kept.len()];
-            updated.late.iter().for_each(|row| is_late[*row as usize] = true);
-            self.push(call, Stream::Late(step), kept.filter(&is_late.into())?)?;
+        self.turn_away(call, step, plan, purged, &kept, &updated.late)
+    }
+
+    /// Rows that are too late go where the step says.
+    fn turn_away(
+        &mut self,
+        call: &mut Call,
+        step: usize,
+        plan: &Window,
+        purged: i64,
+        rows: &Batch,
+        late: &[u32],
+    ) -> Result<(), WorkerError> {
+        self.late(call, Stage::Step(step), plan, purged, rows, late)?;
+        if plan.late == Late::Stream && !late.is_empty() {
+            self.push(call, Stream::Late(step), rows.only(late)?)?;
         }
         Ok(())
     }

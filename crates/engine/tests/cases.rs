@@ -270,3 +270,8 @@ fn unnest() {
 fn updates() {
     check("updates");
 }
+
+#[test]
+fn deduplicate() {
+    check("deduplicate");
+}

@@ -62,6 +62,12 @@ pub enum Planted {
     SessionMovedUnwritten,
     /// Rows that were evicted of the panes behind a session are not looked at.
     SessionBlindToRuns,
+    /// A worker looks for duplicates only among what it remembers itself.
+    DuplicateBlindToOthers,
+    /// What was evicted of what is remembered of rows is not looked at.
+    DuplicateBlindToRuns,
+    /// What is remembered of a row does not get into the snapshot.
+    DuplicateUnwritten,
 }
 
 impl Planted {
@@ -95,6 +101,9 @@ impl Planted {
         Planted::SessionCutAtPane,
         Planted::SessionMovedUnwritten,
         Planted::SessionBlindToRuns,
+        Planted::DuplicateBlindToOthers,
+        Planted::DuplicateBlindToRuns,
+        Planted::DuplicateUnwritten,
     ];
 }
 

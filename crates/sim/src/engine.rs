@@ -38,7 +38,7 @@ impl Plans {
 }
 
 fn pipeline(shape: &Shape) -> String {
-    let Shape { size, every, lateness, second, second_runs, updates, sessions } = *shape;
+    let Shape { size, every, lateness, second, second_runs, updates, sessions, deduplicates } = *shape;
     let emit = if updates { "updates" } else { "final" };
     let key = if updates && !sessions { "    key: [key, window_start]\n" } else { "" };
     let lateness =
@@ -48,6 +48,20 @@ fn pipeline(shape: &Shape) -> String {
         _ if sessions => format!("window: {{ session: {size}ms }}"),
         true => format!("window: {{ tumbling: {size}ms }}"),
         false => format!("window: {{ hopping: {size}ms, every: {every}ms }}"),
+    };
+    let first = match deduplicates {
+        true => format!(
+            "set: {{ partition: _partition, offset: _offset }}
+    deduplicate: {{ key: key, within: {size}ms }}
+{lateness}"
+        ),
+        false => format!(
+            "{window}
+    group_by: [key]
+    aggregate: {{ n: count(*), total: sum(value) }}
+{lateness}    emit: {emit}
+"
+        ),
     };
     let mut text = format!(
         "pipeline: sim
@@ -63,11 +77,7 @@ sources:
 steps:
   first:
     from: events
-    {window}
-    group_by: [key]
-    aggregate: {{ n: count(*), total: sum(value) }}
-{lateness}    emit: {emit}
-    late: dead_letter
+    {first}    late: dead_letter
 "
     );
     if let Some(size) = second {
@@ -75,19 +85,24 @@ steps:
             true => format!("ttl: {size}ms"),
             false => format!("window: {{ tumbling: {size}ms }}"),
         };
+        let (count, sum) = if deduplicates { ("count(*)", "sum(value)") } else { ("sum(n)", "sum(total)") };
         text += &format!(
             "  second:
     from: first
     {window}
     group_by: [key]
-    aggregate: {{ n: sum(n), total: sum(total) }}
+    aggregate: {{ n: {count}, total: {sum} }}
     late: drop
 "
         );
     }
     text += "sinks:\n";
     for (number, step) in STEPS.iter().take(shape.steps()).enumerate() {
-        let key = if shape.emit_of(number) == Emit::Running { "    key: [key]\n" } else { key };
+        let key = if shape.emit_of(number) == Emit::Running && !(deduplicates && number == 0) {
+            "    key: [key]\n"
+        } else {
+            key
+        };
         text += &format!(
             "  {step}:\n    from: {step}\n    topic: {step}\n{key}    format: {{ type: json, timestamps: epoch_ms }}\n"
         );
@@ -174,6 +189,9 @@ impl EngineTask {
             None => panic!("no number {name} in {json}"),
         };
         let step = usize::from(self.plan.output_topics[record.topic()].name == STEPS[1]);
+        if step == 0 && self.plan.steps[0].deduplicates() {
+            return Row::Kept { partition: number("partition") as usize, offset: number("offset") };
+        }
         Row::Result {
             step,
             key: number("key") as u8,

@@ -17,6 +17,9 @@ const OF_THE_ENGINE: &[Planted] = &[
     Planted::SessionCutAtPane,
     Planted::SessionMovedUnwritten,
     Planted::SessionBlindToRuns,
+    Planted::DuplicateBlindToOthers,
+    Planted::DuplicateBlindToRuns,
+    Planted::DuplicateUnwritten,
 ];
 
 /// Each must be found within `seeds` seeds.

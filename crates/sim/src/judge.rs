@@ -3,7 +3,8 @@
 //! What must hold, after every commit: the decision comes from the newest claim; epochs follow each other; positions and counts
 //! are those of the records that were taken in; every result is the fold of exactly the records behind the positions, comes once, and
 //! none is missing that the frontiers say has fired; only records whose windows were all purged are late, and of those within
-//! the allowed disorder only such of partitions that had been idle.
+//! the allowed disorder only such of partitions that had been idle. Where the pipeline deduplicates, exactly those records go on that are the first
+//! of their key in their epoch, and not within the limit of one that went on before.
 //!
 //! A request of the command line is applied once. One that goes back to a savepoint takes the reference back to what it was when the
 //! savepoint's decision was committed; one that discards a step's state empties that step's windows.
@@ -31,6 +32,9 @@ struct Partition {
 /// Time, count and sum.
 type Event = (i64, i64, i64);
 
+/// A record that may be a duplicate: key, time, partition, offset and value.
+type Candidate = (u8, i64, usize, i64, i64);
+
 /// The reference as it was at one commit.
 #[derive(Clone, Debug, Default)]
 struct Reference {
@@ -44,6 +48,10 @@ struct Reference {
     events: BTreeMap<(usize, u8), Vec<Event>>,
     /// Of steps with totals, the keys that had something since the last commit.
     touched: BTreeSet<(usize, u8)>,
+    /// Records since the last commit that may be duplicates.
+    candidates: BTreeSet<Candidate>,
+    /// Keys and times of records that went on.
+    kept: BTreeSet<(u8, i64)>,
     late: BTreeSet<(usize, i64)>,
     counts: Counts,
 }
@@ -179,10 +187,11 @@ impl Judge {
         let frontiers = self.frontiers_of(decision, storage)?;
         self.nothing_is_forgotten(decision, &frontiers)?;
         let late = self.take_in(decision, &rows, cluster)?;
+        self.go_on(&rows)?;
         self.results(&rows, &frontiers)?;
         self.nothing_is_missing(&frontiers)?;
         self.now.counts.late += late;
-        self.now.counts.out += rows.iter().filter(|row| matches!(row, Row::Result { .. })).count() as u64;
+        self.now.counts.out += rows.iter().filter(|row| !matches!(row, Row::Late { .. })).count() as u64;
         let Counts { read, used, late, out, .. } = decision.counts;
         let expected = &self.now.counts;
         if (read, used, late, out) != (expected.read, expected.used, expected.late, expected.out) {
@@ -228,6 +237,7 @@ impl Judge {
                 self.now.open.retain(|(of, ..), _| STEPS[*of] != step);
                 self.now.owed.retain(|(of, ..)| STEPS[*of] != step);
                 self.now.events.retain(|(of, _), _| STEPS[*of] != step);
+                self.now.kept.retain(|_| STEPS[0] != step);
             }
         }
         Ok(went_back)
@@ -330,6 +340,10 @@ impl Judge {
             }
             return Ok(());
         }
+        if self.shape.deduplicates {
+            self.now.candidates.insert((input.key, input.ts, partition, offset as i64, input.value));
+            return Ok(());
+        }
         self.now.counts.used += 1;
         if self.shape.gap(0).is_some() {
             self.event(0, input.key, (input.ts, 1, input.value));
@@ -341,6 +355,49 @@ impl Judge {
             self.now.owed.insert((0, end, input.key));
         }
         Ok(())
+    }
+
+    /// Of the records that may be duplicates, those went on that are none.
+    fn go_on(&mut self, rows: &[Row]) -> Verdict {
+        let went_on = |row: &Row| match row {
+            Row::Kept { partition, offset } => Some((*partition, *offset)),
+            Row::Result { .. } | Row::Late { .. } => None,
+        };
+        let mut went_on: Vec<(usize, i64)> = rows.iter().filter_map(went_on).collect();
+        for (key, ts, partition, offset, value) in std::mem::take(&mut self.now.candidates) {
+            let near = (key, ts - self.shape.size)..=(key, ts + self.shape.size);
+            let before = self.now.kept.range(near).next().copied();
+            let at =
+                went_on.iter().position(|row| *row == (partition, offset)).map(|at| went_on.swap_remove(at));
+            match (before, at) {
+                (Some((_, before)), Some(_)) => {
+                    return Err(format!(
+                        "record {partition}:{offset} of key {key} at {ts} went on, though one at {before} had"
+                    ));
+                }
+                (None, None) => {
+                    return Err(format!(
+                        "record {partition}:{offset} of key {key} at {ts} did not go on, and is no duplicate"
+                    ));
+                }
+                (Some(_), None) => {}
+                (None, Some(_)) => {
+                    self.now.kept.insert((key, ts));
+                    let second = self.shape.second_end(ts + 1);
+                    // Where everything fired ahead of time, at the end of a bounded run, it is late for the second step.
+                    let is_late = second.is_some_and(|end| end <= self.now.frontiers[1].purged);
+                    let counts = &mut self.now.counts;
+                    *(if is_late { &mut counts.late } else { &mut counts.used }) += 1;
+                    self.pass_on(key, ts + 1, (1, value));
+                }
+            }
+        }
+        match went_on.first() {
+            None => Ok(()),
+            Some((partition, offset)) => {
+                Err(format!("record {partition}:{offset} went on, but is not behind the positions, or twice"))
+            }
+        }
     }
 
     /// Something of a step with sessions or totals.

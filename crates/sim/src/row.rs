@@ -32,6 +32,13 @@ pub enum Row {
         /// `sum(value)`.
         sum: i64,
     },
+    /// A record that has gone on as it came.
+    Kept {
+        /// Where it was read.
+        partition: usize,
+        /// Its offset there.
+        offset: i64,
+    },
     /// A record that came too late, in the dead letter topic.
     Late {
         /// Where it was read.
@@ -58,6 +65,8 @@ pub struct Shape {
     pub updates: bool,
     /// The first step's windows are sessions; with `updates` it has none, and totals that are forgotten after `size`.
     pub sessions: bool,
+    /// The first step has no windows, but lets one record of a key go on of those within `size`.
+    pub deduplicates: bool,
 }
 
 /// End of the window of a result without one.
@@ -70,7 +79,7 @@ pub const DELAY: i64 = 20;
 pub const STEPS: [&str; 2] = ["first", "second"];
 
 /// The shapes that seeds draw from; few, since the engine compiles a plan for each. The plain fold can do the first [`FOLDED`].
-pub const SHAPES: [Shape; 11] = [
+pub const SHAPES: [Shape; 13] = [
     PLAIN,
     Shape { lateness: 50, ..PLAIN },
     Shape { size: 150, every: 50, ..PLAIN },
@@ -82,6 +91,8 @@ pub const SHAPES: [Shape; 11] = [
     Shape { second: Some(100), ..SESSIONS },
     Shape { size: 40, every: 5, updates: true, ..SESSIONS },
     Shape { second: Some(320), second_runs: true, ..PLAIN },
+    Shape { deduplicates: true, lateness: 30, ..SESSIONS },
+    Shape { deduplicates: true, size: 40, every: 5, second: Some(100), ..SESSIONS },
 ];
 
 /// How many of [`SHAPES`] have windows that are known before any record.
@@ -95,25 +106,31 @@ const PLAIN: Shape = Shape {
     second_runs: false,
     updates: false,
     sessions: false,
+    deduplicates: false,
 };
 const SESSIONS: Shape = Shape { size: 16, every: 2, sessions: true, ..PLAIN };
 
 impl Shape {
-    /// Ends of the first step's windows that hold `ts`, ascending; of sessions when the pane that holds it is settled.
+    /// Ends of the first step's windows that hold `ts`, ascending; of sessions when the pane that holds it is settled; without windows when
+    /// the pane is over.
     pub fn ends(&self, ts: i64) -> impl Iterator<Item = i64> + use<> {
         let (size, every) = (self.size, self.every);
         let pane_end = ts.div_euclid(every) * every + every;
-        let (first, count) = if self.sessions { (pane_end + size, 1) } else { (pane_end, size / every) };
+        let (first, count) = match (self.deduplicates, self.sessions) {
+            (true, _) => (pane_end, 1),
+            (_, true) => (pane_end + size, 1),
+            _ => (pane_end, size / every),
+        };
         (0..count).map(move |i| first + i * every)
     }
 
     /// End of the second step's window that holds a result of the window that ends at `end`.
     pub fn second_end(&self, end: i64) -> Option<i64> {
-        let last_instant = if self.sessions { end } else { end - 1 };
+        let last_instant = if self.sessions && !self.deduplicates { end } else { end - 1 };
         self.second.map(|size| last_instant.div_euclid(size) * size + size)
     }
 
-    /// Of sessions and totals, the gap of a step, milliseconds.
+    /// Of sessions, totals and deduplications, the gap of a step, milliseconds.
     pub fn gap(&self, step: usize) -> Option<i64> {
         match step {
             0 => self.sessions.then_some(self.size),
@@ -144,6 +161,7 @@ impl Shape {
     /// When the first step's results are emitted.
     pub fn emit(&self) -> Emit {
         match (self.updates, self.sessions) {
+            _ if self.deduplicates => Emit::Running,
             (false, _) => Emit::Final,
             (true, false) => Emit::Updates,
             (true, true) => Emit::Running,

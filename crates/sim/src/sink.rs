@@ -131,7 +131,7 @@ impl Sink {
         for log in OUTPUTS {
             let belongs = |row: &&Row| match row {
                 Row::Result { key, .. } => OUTPUTS.start + usize::from(*key) % OUTPUTS.len() == log,
-                Row::Late { .. } => log == OUTPUTS.start,
+                Row::Late { .. } | Row::Kept { .. } => log == OUTPUTS.start,
             };
             let values: Vec<Value> = rows.iter().filter(belongs).map(|row| Value::Row(*row)).collect();
             if !values.is_empty() {

@@ -1,7 +1,6 @@
 //! What a worker computes with: the plain fold, or the engine.
 
-use onceflow_engine::state::key::Keys;
-use onceflow_engine::state::window_state::{ChangedGroups, Partials};
+use onceflow_engine::state::window_state::{self, ChangedGroups, Partials};
 use onceflow_engine::worker::WorkerError;
 use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::OpenWindows;
@@ -34,7 +33,7 @@ pub enum Changed {
     /// Keys.
     Fold(Vec<u8>),
     /// The engine's.
-    Engine(Keys),
+    Engine(window_state::Changed),
 }
 
 /// What changed in an epoch.
@@ -93,7 +92,7 @@ impl Task {
     pub fn changed(&self, step: usize, end: i64) -> Result<Changed, WorkerError> {
         Ok(match self {
             Task::Fold(fold, _) => Changed::Fold(fold.changed_keys(end)),
-            Task::Engine(task) => Changed::Engine(task.worker.changed_keys(step, end)?),
+            Task::Engine(task) => Changed::Engine(task.worker.changed(step, end)?),
         })
     }
 

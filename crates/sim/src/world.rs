@@ -113,7 +113,7 @@ fn settings(shape: &Shape, rng: &mut Rng, bounded: bool) -> Settings {
         granularity_ms: shape.granularity_ms(0),
     };
     let second = shape.second.map(|_| WindowedStep {
-        inputs: vec![TimeInput::Step(0)],
+        inputs: vec![if shape.deduplicates { TimeInput::Source(0) } else { TimeInput::Step(0) }],
         lateness_ms: 0,
         emit: shape.emit_of(1),
         granularity_ms: shape.granularity_ms(1),

@@ -1,5 +1,6 @@
 //! kill -9 at random moments, again and again, while orders keep coming: the output is the fold of the input, each row once.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onceflow_integration_tests::daemon::Daemon;
@@ -10,26 +11,21 @@ use onceflow_integration_tests::scenario::{Scenario, Settings};
 use onceflow_integration_tests::topic::Live;
 use onceflow_integration_tests::verify::{verify, verify_updates};
 
-const KILLS: u32 = 20;
+/// How often a pipeline is killed.
+pub const KILLS: u32 = 20;
 
 /// Long names and many open panes: far more than 8 MiB of groups.
 fn orders(seed: u64) -> Orders {
     Orders { seed, users: 8_000, name_length: 160, step_ms: 5, ..Orders::default() }
 }
 
-fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
-    let scenario = Scenario::new(name);
-    scenario.create_topics(4);
-    let file = scenario.write_windowed(&settings);
-    // Windows that fire before all of their records have come, within the lateness.
-    let disorder_ms = if settings.updates { 120_000 } else { Orders::default().disorder_ms };
-    let orders = Orders { disorder_ms, ..orders(seed) };
-    let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders.endless());
+/// Runs a pipeline and kills it, [`KILLS`] times. Returns whether a pane was ever evicted.
+pub fn kill_again_and_again(scenario: &Scenario, file: &Path, seed: u64) -> bool {
     let mut rng = Rng::new(seed);
     let mut evicted = false;
     for kill in 0..KILLS {
         let before = scenario.kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
-        let mut daemon = Daemon::run(&scenario, &file);
+        let mut daemon = Daemon::run(scenario, file);
         // One half dies anywhere, the start included; the other after some decisions (a claim and its marker come before), so
         // that there is progress however slow the machine.
         if kill % 2 == 1 {
@@ -41,6 +37,33 @@ fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
         evicted |= scenario.has_cold_files();
         daemon.kill();
     }
+    evicted
+}
+
+/// Runs a pipeline with one number of workers after the other, and kills it each time. Returns its last file.
+pub fn rescale(scenario: &Scenario, write: impl Fn(u32) -> PathBuf) -> PathBuf {
+    let mut file = scenario.dir().to_owned();
+    for parallelism in [1, 3, 2, 1, 4, 1] {
+        file = write(parallelism);
+        let before = scenario.kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
+        let mut daemon = Daemon::run(scenario, &file);
+        daemon.eventually_alive("to commit", |_| {
+            scenario.kafka.end_offset(&scenario.control(), 0).filter(|end| *end >= before + 8)
+        });
+        daemon.kill();
+    }
+    file
+}
+
+fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
+    let scenario = Scenario::new(name);
+    scenario.create_topics(4);
+    let file = scenario.write_windowed(&settings);
+    // Windows that fire before all of their records have come, within the lateness.
+    let disorder_ms = if settings.updates { 120_000 } else { Orders::default().disorder_ms };
+    let orders = Orders { disorder_ms, ..orders(seed) };
+    let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders.endless());
+    let evicted = kill_again_and_again(&scenario, &file, seed);
     live.stop();
     Daemon::run_until_end(&scenario, &file);
     let verdict = match settings.updates {
@@ -126,16 +149,9 @@ fn the_number_of_workers_changes_between_starts() {
     let scenario = Scenario::new("rescaled");
     scenario.create_topics(4);
     let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders(31).endless());
-    let mut file = scenario.dir().to_owned();
-    for parallelism in [1, 3, 2, 1, 4, 1] {
-        file = scenario.write_windowed(&Settings { parallelism, lateness: "6m", ..Settings::default() });
-        let before = scenario.kafka.end_offset(&scenario.control(), 0).unwrap_or(0);
-        let mut daemon = Daemon::run(&scenario, &file);
-        daemon.eventually_alive("to commit", |_| {
-            scenario.kafka.end_offset(&scenario.control(), 0).filter(|end| *end >= before + 8)
-        });
-        daemon.kill();
-    }
+    let file = rescale(&scenario, |parallelism| {
+        scenario.write_windowed(&Settings { parallelism, lateness: "6m", ..Settings::default() })
+    });
     live.stop();
     Daemon::run_until_end(&scenario, &file);
     verify(&scenario, Window::TUMBLING);

@@ -10,6 +10,7 @@ mod changes;
 mod command_line;
 mod connect;
 mod container;
+mod deduplicate;
 mod disorder;
 mod fencing;
 mod harness;

@@ -14,7 +14,7 @@ pub struct Counts {
     pub records_in: u64,
     /// Records that entered a window or, without one, were written to a sink.
     pub used: u64,
-    /// Records that no `where` let through to a window or a sink.
+    /// Records that no `where` let through to a window or a sink, duplicates among them.
     pub filtered: u64,
     /// Records that were too late for all their windows (dead letters or not).
     pub late: u64,
@@ -48,6 +48,8 @@ pub struct StageCounts {
     pub rows_in: u64,
     /// Rows that `where` or `having` held back.
     pub filtered: u64,
+    /// Rows that a deduplication held back.
+    pub duplicates: u64,
     /// Rows too late for all their windows.
     pub late: u64,
     /// Rows too late for some of their windows.

@@ -13,6 +13,8 @@ pub(crate) enum Fate {
     Lettered = 16,
     /// It is in the errors stream of its source: not a second time.
     Streamed = 32,
+    /// A row of it waits for the barrier: what becomes of it is counted then.
+    Held = 64,
 }
 
 /// The fates of a run of messages, by index. No fate at all: it was filtered.
@@ -34,11 +36,24 @@ impl Fates {
         before
     }
 
-    /// Counts each record once.
+    /// The fates of these records so far, which are held from here on.
+    pub(crate) fn hold(&mut self, records: impl Iterator<Item = usize>) -> Fates {
+        let hold = |record: usize| {
+            let fates = self.0.get_mut(record)?;
+            Some(std::mem::replace(fates, *fates | Fate::Held as u8))
+        };
+        Fates(records.filter_map(hold).collect())
+    }
+
+    /// Counts each record once, but for those that are held.
     pub(crate) fn count(&self) -> Counts {
-        let mut counts = Counts { records_in: self.0.len() as u64, ..Counts::default() };
+        let mut counts = Counts::default();
         for fates in &self.0 {
             let has = |fate: Fate| fates & fate as u8 != 0;
+            if has(Fate::Held) {
+                continue;
+            }
+            counts.records_in += 1;
             if has(Fate::Dead) {
                 counts.dead += 1;
             } else if has(Fate::Dropped) {
@@ -84,5 +99,9 @@ mod tests {
         assert_eq!(fates.count(), counts);
         fates.reset(2);
         assert_eq!(fates.count(), Counts { records_in: 2, filtered: 2, ..Counts::default() });
+        fates.mark(0, Fate::Used);
+        let held = fates.hold([0].into_iter());
+        assert_eq!(fates.count(), Counts { records_in: 1, filtered: 1, ..Counts::default() });
+        assert_eq!(held.count(), Counts { records_in: 1, used: 1, ..Counts::default() });
     }
 }

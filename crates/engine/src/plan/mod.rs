@@ -333,15 +333,25 @@ pub struct Step {
     pub on_error: OnError,
 }
 
+impl Step {
+    /// Whether it holds back duplicates.
+    pub fn deduplicates(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.deduplicates)
+    }
+}
+
 /// Keyed event-time windows of a step, or totals that go on. Output: group columns, of windows `window_start` and `window_end` (timestamps in
-/// ms, UTC), aggregates.
+/// ms, UTC), aggregates. Or a deduplication: its output are rows of its input, as they came.
 #[derive(Debug)]
 pub struct Window {
-    /// Size and slide.
+    /// Size and slide. Totals and deduplications have that of sessions whose gap is how long something is remembered.
     pub spec: WindowSpec,
+    /// Whether rows go on as they are, but for those whose groups have had one within the gap.
+    pub deduplicates: bool,
     /// The step's group columns: names of the output and expressions over the projected schema.
     pub group_by: Vec<Group>,
-    /// Aggregates in output order; those of sessions and totals begin with the first and the last event.
+    /// Aggregates in output order; those of sessions and totals begin with the first and the last event. A deduplication has the time of the row
+    /// that was kept.
     pub aggregates: Vec<Aggregate>,
     /// `having`, over the output schema.
     pub having: Option<Expr>,

@@ -23,15 +23,16 @@ impl Plan {
         windowed.iter().filter_map(step).collect()
     }
 
-    /// What the time of these streams depends on: sources, and windowed steps; steps without a window pass time on.
+    /// What the time of these streams depends on: sources, and windowed steps. Steps without a window pass time on; so do deduplications, whose
+    /// rows have all gone on when the windows behind them fire.
     fn time_inputs(&self, streams: &[Stream], windowed: &[usize]) -> Vec<TimeInput> {
         let mut inputs = vec![];
         for stream in streams {
             match *stream {
                 Stream::Source(source) => inputs.push(TimeInput::Source(source)),
                 Stream::Step(step) => match windowed.iter().position(|windowed| *windowed == step) {
-                    Some(number) => inputs.push(TimeInput::Step(number)),
-                    None => inputs.extend(self.time_inputs(&self.steps[step].inputs, windowed)),
+                    Some(number) if !self.steps[step].deduplicates() => inputs.push(TimeInput::Step(number)),
+                    _ => inputs.extend(self.time_inputs(&self.steps[step].inputs, windowed)),
                 },
                 // No step reads a side stream.
                 Stream::Late(_) | Stream::Errors(_) => {}

@@ -330,9 +330,9 @@ impl Rehearsal {
     fn fire(&mut self, Firing { step, end, again }: Firing) -> Result<(), WorkerError> {
         let mut changed = None;
         if again {
-            let keys = self.workers.iter().map(|worker| worker.changed_keys(step, end));
-            let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
-            changed = Some(ChangedGroups::new(keys.iter()));
+            let told = self.workers.iter().map(|worker| worker.changed(step, end));
+            let told: Vec<_> = told.collect::<Result<_, _>>()?;
+            changed = Some(ChangedGroups::new(told.iter()));
         }
         let changed = changed.as_ref();
         let closed = self.workers.iter().map(|worker| worker.close(step, end, changed));

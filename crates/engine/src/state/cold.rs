@@ -1,4 +1,4 @@
-//! Where panes go that memory cannot hold: sorted runs, written once, read once.
+//! Where panes go that memory cannot hold: sorted runs, written once, read whole or asked for single keys.
 //!
 //! A **run** is everything that one eviction wrote of one pane: rows in ascending order of `(lane, group key)`, each with its
 //! aggregate state. A pane may have several runs, told apart by their generation; their rows for the same key are partial
@@ -67,6 +67,9 @@ pub trait ColdStore: Send + Sync {
     /// The rows of a run in these lanes.
     fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError>;
 
+    /// The states of those of these keys that a run has, each given as lane and group key, in their order: `None` where the run has no such key.
+    fn get(&self, run: Run, keys: &[(u16, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, ColdError>;
+
     /// Forgets a run.
     fn remove(&self, run: Run) -> Result<(), ColdError>;
 }
@@ -126,6 +129,11 @@ impl MemoryColdStore {
     fn runs(&self) -> std::sync::MutexGuard<'_, MemoryRuns> {
         self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    fn rows(&self, run: Run) -> Result<Arc<Vec<ColdRow>>, ColdError> {
+        let rows = self.runs().get(&run).cloned();
+        rows.ok_or_else(|| ColdError::Damaged(format!("{run:?} is missing")))
+    }
 }
 
 impl ColdStore for MemoryColdStore {
@@ -139,17 +147,50 @@ impl ColdStore for MemoryColdStore {
     }
 
     fn scan(&self, run: Run, lanes: Range<u16>) -> Result<Scan<'_>, ColdError> {
-        let rows = self
-            .runs()
-            .get(&run)
-            .cloned()
-            .ok_or_else(|| ColdError::Damaged(format!("{run:?} is missing")))?;
+        let rows = self.rows(run)?;
         let rows: Vec<_> = rows.iter().filter(|row| lanes.contains(&row.lane)).cloned().map(Ok).collect();
         Ok(Box::new(rows.into_iter()))
+    }
+
+    fn get(&self, run: Run, keys: &[(u16, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, ColdError> {
+        let rows = self.rows(run)?;
+        let find = |key| rows.binary_search_by_key(&key, |row| (row.lane, row.key.as_slice())).ok();
+        Ok(keys.iter().map(|key| find(*key).map(|at| rows[at].state.clone())).collect())
     }
 
     fn remove(&self, run: Run) -> Result<(), ColdError> {
         self.runs().remove(&run);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(generation: u64) -> Run {
+        Run { step: 1, pane: 0, generation }
+    }
+
+    #[test]
+    fn a_look_up_finds_what_a_scan_finds() {
+        let row = |lane, key: &[u8], state: &[u8]| ColdRow { lane, key: key.to_vec(), state: state.to_vec() };
+        let first = vec![row(1, b"a", b"1a"), row(1, b"b", b""), row(2, b"a", b"2a"), row(7, b"", b"7")];
+        let second = vec![row(1, b"a", b"other"), row(2, b"ab", b"2ab")];
+        let runs = [(run(1), Arc::new(first)), (run(2), Arc::new(second)), (run(3), Arc::default())];
+        let cold = MemoryColdStore::restored(runs.into());
+        let keys: [(u16, &[u8]); 7] =
+            [(7, b""), (1, b"b"), (2, b"ab"), (1, b""), (1, b"a"), (8, b"a"), (1, b"a")];
+        for generation in 1..=3 {
+            let rows: Vec<ColdRow> = cold.scan(run(generation), 0..9).unwrap().map(Result::unwrap).collect();
+            let scanned = keys.map(|(lane, key)| {
+                let row = rows.iter().find(|row| row.lane == lane && row.key == key);
+                row.map(|row| row.state.clone())
+            });
+            assert_eq!(cold.get(run(generation), &keys).unwrap(), scanned, "run {generation}");
+            assert_eq!(cold.get(run(generation), &[]), Ok(vec![]));
+        }
+        assert!(matches!(cold.get(run(4), &keys), Err(ColdError::Damaged(_))));
+        assert!(matches!(cold.get(run(4), &[]), Err(ColdError::Damaged(_))));
     }
 }

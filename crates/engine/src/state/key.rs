@@ -92,7 +92,7 @@ pub fn fixed_bytes(data_type: &DataType) -> usize {
 }
 
 /// The keys of a batch, one per row, with their hashes. Meant to be kept and filled again, batch after batch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -140,7 +140,7 @@ impl Keys {
         self.push_hashed(key, hash(key));
     }
 
-    pub(super) fn push_hashed(&mut self, key: &[u8], hash: u64) {
+    pub(crate) fn push_hashed(&mut self, key: &[u8], hash: u64) {
         self.bytes.extend_from_slice(key);
         self.ends.push(self.bytes.len());
         self.hashes.push(hash);

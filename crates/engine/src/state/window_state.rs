@@ -25,7 +25,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
-use hashbrown::HashTable;
 use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::planted::{Planted, is_planted};
 use onceflow_protocol::{EventTime, Frontiers, WindowSpec};
@@ -38,6 +37,8 @@ use super::merge::{self, Results, SortedMerge};
 use super::rows::EncodedRows;
 use super::table::{GroupTable, Layout, StateColumn};
 use crate::plan;
+
+pub use self::changed::{Changed, ChangedGroups, Place};
 
 /// Runs of a pane after which the next eviction merges them into one.
 pub const MAX_RUNS: usize = 4;
@@ -60,66 +61,12 @@ pub struct Updated {
     pub used: u64,
 }
 
-/// Groups of a window that have changed since it was last emitted, at any worker.
-#[derive(Debug, Default)]
-pub struct ChangedGroups {
-    keys: Keys,
-    /// Places in `keys`, each key once.
-    index: HashTable<u32>,
-}
-
-impl ChangedGroups {
-    /// What the workers told.
-    pub fn new<'k>(of_workers: impl Iterator<Item = &'k Keys>) -> ChangedGroups {
-        let mut groups = ChangedGroups::default();
-        for keys in of_workers {
-            for row in 0..keys.len() {
-                groups.add(keys.get(row), keys.hash(row));
-            }
-        }
-        groups
-    }
-
-    fn add(&mut self, key: &[u8], hash: u64) {
-        if self.contains(key, hash) {
-            return;
-        }
-        let place = self.keys.len() as u32;
-        self.keys.push_hashed(key, hash);
-        let keys = &self.keys;
-        self.index.insert_unique(hash, place, |place| keys.hash(*place as usize));
-    }
-
-    fn contains(&self, key: &[u8], hash: u64) -> bool {
-        self.index.find(hash, |place| self.keys.get(*place as usize) == key).is_some()
-    }
-
-    /// Those of a table's groups, in these lanes, that are among them.
-    fn of_table(&self, table: &GroupTable, lanes: &Range<u16>) -> Vec<u32> {
-        let keys = (0..self.keys.len()).map(|row| (self.keys.get(row), self.keys.hash(row)));
-        let in_lanes = keys.filter(|(_, hash)| lanes.contains(&key::lane(*hash)));
-        in_lanes.filter_map(|(key, hash)| table.find(key, hash)).collect()
-    }
-
-    /// The rows of a run, in these lanes, of groups that are among them.
-    fn of_run(&self, run: Run, lanes: Range<u16>, cold: &dyn ColdStore) -> Result<EncodedRows, StateError> {
-        rows_of_run(run, lanes, cold, |key| self.contains(key, key::hash(key)))
-    }
-}
-
-/// The rows of a run, in these lanes, whose key is to be kept.
-fn rows_of_run(
-    run: Run,
-    lanes: Range<u16>,
-    cold: &dyn ColdStore,
-    is_kept: impl Fn(&[u8]) -> bool,
-) -> Result<EncodedRows, StateError> {
+/// The rows of a run in these lanes.
+fn rows_of_run(run: Run, lanes: Range<u16>, cold: &dyn ColdStore) -> Result<EncodedRows, StateError> {
     let mut rows = EncodedRows::default();
     for row in cold.scan(run, lanes)? {
         let row = row?;
-        if is_kept(&row.key) {
-            rows.push(&row.key, |out| out.extend_from_slice(&row.state));
-        }
+        rows.push(&row.key, |out| out.extend_from_slice(&row.state));
     }
     Ok(rows)
 }
@@ -133,6 +80,8 @@ pub struct Partials {
     pub later: BTreeMap<i64, EncodedRows>,
     /// The worker's cold runs of the window's panes, all lanes.
     pub runs: Vec<Run>,
+    /// Of a deduplication, when rows of the [`ChangedGroups`] were kept: place of the group there, event time in milliseconds.
+    pub kept: Vec<(u32, i64)>,
 }
 
 /// Results of a window: a chunk of at most 4,096 rows.
@@ -275,13 +224,23 @@ impl Pane {
     }
 }
 
+/// What a step keeps its panes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Results of windows.
+    Windows,
+    /// Totals that go on: what would be a session is how long a group is remembered.
+    Totals,
+    /// When rows were kept of which there are to be no duplicates: what would be the gap of sessions is how far apart they are at least.
+    Deduplication,
+}
+
 /// Panes of a windowed step on one worker.
 #[derive(Debug)]
 pub struct WindowState {
     id: u32,
     spec: WindowSpec,
-    /// There are no windows: what the step emits are totals that go on, and what would be a session is how long a group is remembered.
-    running: bool,
+    kind: Kind,
     layout: Arc<Layout>,
     panes: BTreeMap<i64, Pane>,
     // Filled anew by each batch; kept for their memory.
@@ -301,8 +260,12 @@ impl WindowState {
         columns: Vec<StateColumn>,
     ) -> Result<WindowState, StateError> {
         let layout = Arc::new(Layout::of(window, columns)?);
-        let running = window.emit == Emit::Running;
-        Ok(WindowState { running, ..WindowState::with_layout(state_id, window.spec, layout) })
+        let kind = match window.emit {
+            _ if window.deduplicates => Kind::Deduplication,
+            Emit::Running => Kind::Totals,
+            Emit::Final | Emit::Updates => Kind::Windows,
+        };
+        Ok(WindowState { kind, ..WindowState::with_layout(state_id, window.spec, layout) })
     }
 
     /// Empty state of rows that look like `layout`.
@@ -310,7 +273,7 @@ impl WindowState {
         WindowState {
             id: state_id,
             spec,
-            running: false,
+            kind: Kind::Windows,
             layout,
             panes: BTreeMap::new(),
             keys: Keys::default(),
@@ -375,12 +338,15 @@ impl WindowState {
 
     /// The smallest window end after `fired` of a window that holds a pane present here, in memory or cold.
     pub fn next_end(&self, fired: i64) -> Option<i64> {
+        if self.kind == Kind::Deduplication {
+            return None;
+        }
         self.panes.keys().find_map(|&pane| self.spec.next_end(pane, fired))
     }
 
     /// The ends of windows that have fired and are not purged, and of which a group has changed since the last freeze; ascending.
     pub fn changed_ends(&self, frontiers: Frontiers) -> Vec<i64> {
-        if self.running {
+        if self.kind == Kind::Totals {
             let has_changed = self.panes.values().any(Pane::has_changed);
             return has_changed.then_some(EVERYTHING).into_iter().collect();
         }
@@ -429,11 +395,16 @@ impl WindowState {
         only: Option<&ChangedGroups>,
         worker: usize,
         workers: usize,
-    ) -> Vec<Partials> {
+    ) -> Result<Vec<Partials>, StateError> {
         let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
         let is_session = self.spec.session_gap_ms().is_some();
+        if let (Kind::Deduplication, Some(gap_ms), Some(only)) = (self.kind, self.spec.session_gap_ms(), only)
+        {
+            let kept = self.kept(gap_ms, only)?;
+            partials.iter_mut().for_each(|partial| partial.kept.clone_from(&kept));
+        }
         for (start, pane) in self.panes_of(end) {
-            if workers > 1 {
+            if workers > 1 && self.kind != Kind::Deduplication {
                 let is_later = is_session && (end == EVERYTHING || start > self.spec.start(end));
                 let mut hand_over = |group: u32| {
                     let owner = key::owner_of(key::lane(pane.table.hash(group)), workers);
@@ -454,7 +425,7 @@ impl WindowState {
                 owner.runs.extend_from_slice(&pane.runs);
             }
         }
-        partials
+        Ok(partials)
     }
 
     /// Emits the window that ends at `end`, or the groups of it that are in `only`, as far as this worker's `lanes` go: its own tables and what
@@ -504,7 +475,7 @@ impl WindowState {
                 merged.merge_groups(table, &only.of_table(table, &lanes))?;
             }
             for run in runs {
-                merged.merge_rows(&only.of_run(run, lanes.clone(), cold)?)?;
+                merged.merge_rows(&only.of_run(run, &lanes, cold)?)?;
             }
         } else if partials.iter().any(|partial| !partial.runs.is_empty()) {
             let merge = SortedMerge::new(tables.into_iter(), rows.into_iter(), runs, lanes, cold)?;
@@ -676,6 +647,9 @@ impl WindowState {
 
     /// Number of windows after the fired frontier that hold a pane present here.
     pub fn open_windows(&self, fired: i64) -> u64 {
+        if self.kind == Kind::Deduplication {
+            return 0;
+        }
         let mut counted_to = fired;
         let mut windows = 0;
         for &pane in self.panes.keys() {
@@ -767,6 +741,8 @@ impl Buckets {
     }
 }
 
+mod changed;
+mod duplicates;
 mod sessions;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! 1. for each window end that fires, in ascending order ([`next_end`](Worker::next_end)): [`close`](Worker::close) on every
 //!    worker, then [`merge`](Worker::merge) on every worker with what all of them handed over for it. Before them, where the step emits
 //!    updates, the same for each window of which something has changed since it fired ([`changed_ends`](Worker::changed_ends)), restricted
-//!    to the groups that any worker names ([`changed_keys`](Worker::changed_keys));
+//!    to the groups that any worker names ([`changed`](Worker::changed)). In the same way a deduplication decides about the rows that wait;
 //! 2. then [`advance`](Worker::advance) on every worker. Not earlier on any: others merge what it would purge.
 //!
 //! After the last step [`freeze`](Worker::freeze), before the next batch.
@@ -26,14 +26,14 @@ use crate::output::Output;
 use crate::plan::Stream;
 use crate::state::StateError;
 use crate::state::cold::Run;
-use crate::state::key::{Keys, lanes_of};
+use crate::state::key::lanes_of;
 use crate::state::rows::EncodedRows;
 use crate::state::window_state::{
-    Bounds, ChangedGroups, EVERYTHING, FrozenPane, Origin, Partials, WindowRows, WindowState,
+    Bounds, Changed, ChangedGroups, EVERYTHING, FrozenPane, Origin, Partials, WindowRows, WindowState,
 };
 
 /// Output of a firing window is passed on when it exceeds this, so that a window of any size takes little memory.
-const EMIT_BYTES: usize = 256 << 10;
+pub(super) const EMIT_BYTES: usize = 256 << 10;
 
 /// The state of one windowed step of one worker at a barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,16 +87,26 @@ impl Worker {
     pub fn changed_ends(&self, window: usize) -> Result<Vec<i64>, WorkerError> {
         match self.emit(window)? {
             Emit::Final => Ok(vec![]),
+            Emit::Running if self.deduplicates(window) => {
+                Ok(if self.windows[window].candidates.is_empty() { vec![] } else { vec![EVERYTHING] })
+            }
             Emit::Updates | Emit::Running => Ok(self.state(window)?.changed_ends(self.frontiers(window)?)),
         }
     }
 
-    /// What this worker has changed of the window that ends at `end` since it was last emitted.
+    /// What this worker has changed of the window that ends at `end` since it was last emitted; of a deduplication, the rows that wait.
     ///
     /// # Errors
     /// `Bug` if there is no such step.
-    pub fn changed_keys(&self, window: usize, end: i64) -> Result<Keys, WorkerError> {
-        Ok(self.state(window)?.changed_keys(end))
+    pub fn changed(&self, window: usize, end: i64) -> Result<Changed, WorkerError> {
+        if self.deduplicates(window) {
+            return Ok(self.windows[window].candidates.told.clone());
+        }
+        Ok(Changed { keys: self.state(window)?.changed_keys(end), places: vec![] })
+    }
+
+    fn deduplicates(&self, window: usize) -> bool {
+        self.step_of(window).is_some_and(|step| self.graph.plan.steps[step].deduplicates())
     }
 
     fn emit(&self, window: usize) -> Result<Emit, WorkerError> {
@@ -114,7 +124,7 @@ impl Worker {
         end: i64,
         only: Option<&ChangedGroups>,
     ) -> Result<Vec<Partials>, WorkerError> {
-        Ok(self.state(window)?.close(end, only, self.index, self.workers))
+        Ok(self.state(window)?.close(end, only, self.index, self.workers)?)
     }
 
     /// Puts together this worker's groups of the window that ends at `end`, from what every worker's [`close`](Self::close) has for
@@ -134,6 +144,9 @@ impl Worker {
         let graph = self.graph.clone();
         let cold = self.cold.clone();
         let step = self.step_of(window).ok_or_else(|| no_window(window))?;
+        if let (true, Some(told)) = (self.deduplicates(window), only) {
+            return self.release(window, partials, told, emit);
+        }
         // The window's rows may only reach later steps: nobody asks for this state meanwhile.
         let mut state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
         let stage = Some(Stage::Step(step));
@@ -175,7 +188,7 @@ impl Worker {
         again: bool,
         out: &mut Output,
     ) -> Result<(), WorkerError> {
-        let mut call = Call { graph, origin: None, messages: &NoMessages, again, out };
+        let mut call = Call { graph, origin: None, messages: &NoMessages, records: 0, again, out };
         let stage = Stage::Step(step);
         let plan = &graph.plan.steps[step];
         let failed = rows.failed.clone();
@@ -221,6 +234,7 @@ impl Worker {
     /// # Errors
     /// `Bug` within [`merge`](Self::merge).
     pub fn freeze(&mut self) -> Result<Vec<FrozenStep>, WorkerError> {
+        self.count_held();
         let mut steps = vec![];
         for window in 0..self.windows.len() {
             let state = self.state_mut(window)?;
@@ -289,6 +303,8 @@ impl Worker {
         let emitted = |window: &StepWindow| match graph.plan.steps[window.step].window.as_ref()?.emit {
             Emit::Final => None,
             Emit::Updates => Some(window.frontiers.fired),
+            // What a deduplication remembers is emitted nowhere.
+            Emit::Running if graph.plan.steps[window.step].deduplicates() => None,
             Emit::Running => Some(EVERYTHING),
         };
         let windows = self.windows.iter_mut();

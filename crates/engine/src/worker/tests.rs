@@ -92,6 +92,7 @@ impl Step {
         self.output_schema = schema(&columns);
         self.window = Some(Window {
             spec: WindowSpec::hopping(size_ms, every_ms).unwrap(),
+            deduplicates: false,
             group_by: by
                 .iter()
                 .map(|name| Group {

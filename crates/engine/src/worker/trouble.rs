@@ -10,7 +10,7 @@ use crate::dead_letter::{self, Extent, Reason, Sender};
 use crate::errors_stream::Failure;
 use crate::operators::fate::Fate;
 use crate::operators::sink::row_as_json;
-use crate::plan::{Late, OnError};
+use crate::plan::{Late, OnError, Window};
 
 /// What is in trouble.
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ impl Worker {
         &mut self,
         call: &mut Call,
         stage: Stage,
-        policy: Late,
+        plan: &Window,
         purged: i64,
         rows: &Batch,
         late: &[u32],
@@ -92,9 +92,13 @@ impl Worker {
         for row in late {
             let subject = Subject::of(rows, *row);
             self.mark(subject, Fate::Late);
-            if policy == Late::DeadLetter {
+            if plan.late == Late::DeadLetter {
                 let time = rows.event_time.value(*row as usize);
-                let error = format!("event time {time} ms: its windows are closed, up to {purged} ms");
+                let what = match plan.deduplicates {
+                    true => "its duplicates may be forgotten",
+                    false => "its windows are closed",
+                };
+                let error = format!("event time {time} ms: {what}, up to {purged} ms");
                 self.write_letter(call, stage, Reason::Late, subject, &error)?;
             }
         }

@@ -63,7 +63,7 @@ pub(super) fn build(
             .map_err(|message| found.push(unbuilt(spec.steps[i].name.span, &message)))
             .ok()?;
         schemas.insert(Reads::Step(i), Arc::clone(&built.output_schema));
-        schemas.insert(Reads::Late(i), late_schema(&analyzed.projected, &built.projected_schema));
+        schemas.insert(Reads::Late(i), columns_of(&analyzed.projected, &built.projected_schema));
         steps.push(Step { inputs: inputs.into_iter().map(stream).collect(), ..built });
     }
 
@@ -165,8 +165,11 @@ impl Used {
                 step.filter.iter().flat_map(|typed| typed.columns.clone()).collect();
             let mut projected: BTreeSet<String> = match &step.window {
                 Some(window) => window_columns(window).collect(),
-                None => std::mem::take(&mut outputs[i]),
+                None => BTreeSet::new(),
             };
+            if step.passes_rows() {
+                projected.append(&mut outputs[i]);
+            }
             if graph.is_read(Reads::Late(i)) {
                 projected.extend(all(&step.projected));
             }
@@ -270,9 +273,12 @@ fn above(i: usize, graph: &Graph, streams: &Streams, spec: &Spec) -> String {
     for column in step.project.iter().flatten().filter(|column| !column.through) {
         let _ = writeln!(text, "{verb} {:?} = {}", column.name, column.typed.sql);
     }
+    if let Some(window) = step.window.as_ref().filter(|window| window.deduplicates) {
+        text += &window.identity();
+    }
     for input in graph.inputs[i].iter().flatten() {
         match *input {
-            Reads::Step(i) if streams.steps[i].as_ref().is_some_and(|step| step.window.is_none()) => {
+            Reads::Step(i) if streams.steps[i].as_ref().is_some_and(AnalyzedStep::passes_rows) => {
                 text += &above(i, graph, streams, spec);
             }
             Reads::Step(i) | Reads::Late(i) => {
@@ -329,6 +335,10 @@ fn step(
     let unnest = analyzed.unnest.as_ref().and_then(|name| projected_schema.index_of(name).ok());
     let (window, output_schema) = match &analyzed.window {
         None => (None, unnested(&projected_schema, unnest)),
+        Some(window) if window.deduplicates => {
+            let output_schema = columns_of(&analyzed.projected, &projected_schema);
+            (Some(build_window(window, &projected_schema, &output_schema, above)?), output_schema)
+        }
         Some(window) => {
             let output_schema = analyzed.output.schema(|_| true);
             (Some(build_window(window, &projected_schema, &output_schema, above)?), output_schema)
@@ -360,8 +370,8 @@ fn unnested(schema: &SchemaRef, column: Option<usize>) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// What is late has the columns that come to the window, but for the metadata that the window reads beside them.
-fn late_schema(projected: &Shape, schema: &SchemaRef) -> SchemaRef {
+/// The columns that come to a window, but for the metadata that the window reads beside them.
+fn columns_of(projected: &Shape, schema: &SchemaRef) -> SchemaRef {
     let is_column = |name: &str| name == KEPT || projected.scope.get(name).is_some();
     let fields = schema.fields().iter().filter(|field| is_column(field.name())).cloned();
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -399,9 +409,16 @@ fn build_window(
         })
     };
     let spec = window.spec.ok_or("the window has no size")?;
-    let bounds = spec.session_gap_ms().map(|_| session_bounds()).into_iter().flatten().map(Ok);
+    let bounds = match spec.session_gap_ms() {
+        None => 0,
+        // The time of the row that was kept.
+        Some(_) if window.deduplicates => 1,
+        Some(_) => 2,
+    };
+    let bounds = session_bounds().into_iter().take(bounds).map(Ok);
     Ok(Window {
         spec,
+        deduplicates: window.deduplicates,
         group_by: window.groups.iter().map(group).collect::<Result<_, String>>()?,
         aggregates: bounds.chain(window.aggregates.iter().map(aggregate)).collect::<Result<_, String>>()?,
         having: bind(window.having.as_ref(), output)?,

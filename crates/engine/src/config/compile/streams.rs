@@ -90,6 +90,13 @@ pub(super) struct AnalyzedStep {
     pub output: Shape,
 }
 
+impl AnalyzedStep {
+    /// Whether the rows that go out are rows that came in.
+    pub fn passes_rows(&self) -> bool {
+        self.window.as_ref().is_none_or(|window| window.deduplicates)
+    }
+}
+
 /// A column that `select`, `set` or `unset` leave.
 #[derive(Debug)]
 pub(super) struct Projected {
@@ -364,19 +371,25 @@ fn analyze_step(
     let (window, output) = match &step.window {
         Part::Absent => (None, projected.clone()),
         Part::Invalid => (None, Shape::unknown()),
+        Part::Is(window) if window.deduplicates => {
+            let side = window::Side { dead_letter, late_is_read };
+            let window = window::analyze_deduplicate(step, window, &projected.scope, side, found);
+            no_tombstones(step, &projected, "`deduplicate`", found);
+            if let Some(replaced) = &projected.replaced {
+                let message = format!(
+                    "`{}` emits results again when they have changed, and the later ones would be duplicates",
+                    replaced.step
+                );
+                let hint = format!("`emit: final` on `{}`", replaced.step);
+                found.push(Diagnostic::new(Code::ByDesign, window_span(step), message).hint(hint));
+            }
+            (Some(window), projected.clone())
+        }
         Part::Is(window) => {
             let side = window::Side { dead_letter, late_is_read };
             let (window, scope) = window::analyze(step, window, &projected.scope, side, found);
             let groups: Vec<String> = window.groups.iter().map(|(name, _)| name.clone()).collect();
-            if let Some(source) = &projected.tombstones {
-                let message = format!(
-                    "the source `{source}` passes tombstones, and a window has no place for what has no columns"
-                );
-                found.push(
-                    Diagnostic::new(Code::Tombstones, window_span(step), message)
-                        .hint(format!("`tombstones: skip` on `{source}` leaves them out")),
-                );
-            }
+            no_tombstones(step, &projected, "a window", found);
             if let Some(replaced) = &projected.replaced {
                 let message = format!(
                     "`{}` emits results again when they have changed, and a window adds up what it is given",
@@ -401,6 +414,17 @@ fn analyze_step(
     };
     let unnest = step.unnest.get().map(|named| named.name.value.clone());
     AnalyzedStep { filter, project, unnest, removed, window, input, projected, output }
+}
+
+/// Reports null values that would come to something that needs columns.
+fn no_tombstones(step: &Step, input: &Shape, what: &str, found: &mut Vec<Diagnostic>) {
+    let Some(source) = &input.tombstones else { return };
+    let message =
+        format!("the source `{source}` passes tombstones, and {what} has no place for what has no columns");
+    found.push(
+        Diagnostic::new(Code::Tombstones, window_span(step), message)
+            .hint(format!("`tombstones: skip` on `{source}` leaves them out")),
+    );
 }
 
 fn window_span(step: &Step) -> Span {

@@ -7,7 +7,7 @@ use onceflow_protocol::coordinator::Emit;
 
 use super::streams::{SideStream, boolean, typed};
 use super::{DeadLetter, report};
-use crate::config::spec::{Part, Spanned, Step, Window};
+use crate::config::spec::{Named, Part, Spanned, Step, Window};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::expr::{
     AggregateCall, JSON, Scope, ScopeColumn, TIMESTAMP, Typed, analyze_aggregate, is_scalar, sql_type,
@@ -28,6 +28,7 @@ pub(super) struct Side {
 #[derive(Debug)]
 pub(super) struct AnalyzedWindow {
     pub spec: Option<WindowSpec>,
+    pub deduplicates: bool,
     pub groups: Vec<(String, Typed)>,
     pub aggregates: Vec<(String, AggregateCall)>,
     pub having: Option<Typed>,
@@ -44,6 +45,7 @@ impl AnalyzedWindow {
         // Writing to a string cannot fail.
         if let Some(gap_ms) = self.spec.and_then(WindowSpec::session_gap_ms) {
             let _ = match self.emit {
+                _ if self.deduplicates => write!(text, "no duplicates within {gap_ms}"),
                 Emit::Running => write!(text, "totals, forgotten after {gap_ms}"),
                 Emit::Final | Emit::Updates => write!(text, "sessions with gaps of {gap_ms}"),
             };
@@ -97,17 +99,7 @@ pub(super) fn analyze(
                 }
             }
         }
-        if let Some(typed) = checked.as_ref().filter(|typed| !is_scalar(&typed.data_type)) {
-            let message = format!("`{}` is {}: groups are scalars", name.value, sql_type(&typed.data_type));
-            let span = group.sql.as_ref().map_or(name.span, |sql| sql.span);
-            let hint = match typed.data_type == JSON {
-                true => {
-                    "give the source a column for a member of it, or group by its text: `cast(… as varchar)`"
-                }
-                false => "group by a part of it, which the source's `schema` can name with a `path`",
-            };
-            found.push(Diagnostic::new(Code::TypeMismatch, span, message).hint(hint));
-        }
+        check_group(group, checked.as_ref(), found);
         let data_type = checked.as_ref().map(|typed| typed.data_type.clone());
         output.add(&name, data_type, checked.as_ref().is_none_or(|typed| typed.nullable), found);
         groups.extend(checked.map(|typed| (name.value, typed)));
@@ -131,6 +123,7 @@ pub(super) fn analyze(
     let late = late(step, window, side, found);
     let analyzed = AnalyzedWindow {
         spec: window.spec,
+        deduplicates: false,
         groups,
         aggregates,
         having,
@@ -139,6 +132,43 @@ pub(super) fn analyze(
         late,
     };
     (analyzed, output.scope)
+}
+
+/// The key of a deduplication. Its names are nobody's columns.
+pub(super) fn analyze_deduplicate(
+    step: &Step,
+    window: &Window,
+    input: &Scope,
+    side: Side,
+    found: &mut Vec<Diagnostic>,
+) -> AnalyzedWindow {
+    let mut groups = vec![];
+    for group in window.group_by.get().into_iter().flatten() {
+        let checked = typed(group.sql.as_ref(), input, found);
+        check_group(group, checked.as_ref(), found);
+        groups.extend(checked.map(|typed| (group.name.value.clone(), typed)));
+    }
+    AnalyzedWindow {
+        spec: window.spec,
+        deduplicates: true,
+        groups,
+        aggregates: vec![],
+        having: None,
+        lateness_ms: window.lateness_ms,
+        emit: window.emit.value,
+        late: late(step, window, side, found),
+    }
+}
+
+fn check_group(group: &Named, checked: Option<&Typed>, found: &mut Vec<Diagnostic>) {
+    let Some(typed) = checked.filter(|typed| !is_scalar(&typed.data_type)) else { return };
+    let message = format!("`{}` is {}: groups are scalars", group.name.value, sql_type(&typed.data_type));
+    let span = group.sql.as_ref().map_or(group.name.span, |sql| sql.span);
+    let hint = match typed.data_type == JSON {
+        true => "give the source a column for a member of it, or group by its text: `cast(… as varchar)`",
+        false => "group by a part of it, which the source's `schema` can name with a `path`",
+    };
+    found.push(Diagnostic::new(Code::TypeMismatch, span, message).hint(hint));
 }
 
 /// The columns of the output, each with a name of its own.

@@ -280,9 +280,17 @@ static STEP: Section = Section {
             "In the place of a `window`: totals that go on, of each group until it has had no row for so long.",
         )
         .needs(&["group_by", "aggregate"]),
-        Key::new("allowed_lateness", Duration, "How long after its end a window still takes rows.")
-            .default("0s")
-            .needs(&["window"]),
+        Key::new(
+            "deduplicate",
+            Of(&DEDUPLICATE),
+            "Lets one of all rows with the same key go on that are close to each other in event time.",
+        ),
+        Key::new(
+            "allowed_lateness",
+            Duration,
+            "How long after its end a window still takes rows; how much older than the watermark a row may be that is deduplicated.",
+        )
+        .default("0s"),
         Key::new(
             "emit",
             Words(&["final", "updates"]),
@@ -293,10 +301,9 @@ static STEP: Section = Section {
         Key::new(
             "late",
             Words(&["dead_letter", "drop", "stream"]),
-            "What happens to rows whose windows are all closed.",
+            "What happens to rows whose windows are all closed, or that are too old to be deduplicated.",
         )
-        .default("dead_letter, where the pipeline has one")
-        .needs(&["group_by"]),
+        .default("dead_letter, where the pipeline has one"),
         Key::new("was", Text, "Its name before, where that has changed: its open windows go on."),
     ],
 };
@@ -327,6 +334,26 @@ static WINDOW: Section = Section {
         ),
         Key::new("offset", SignedDuration, "Shifts all windows: with `8h` days begin at 08:00 UTC.")
             .default("0s"),
+    ],
+};
+
+static DEDUPLICATE: Section = Section {
+    id: "deduplicate",
+    what: "`deduplicate`",
+    one_of: &[],
+    keys: &[
+        Key::new(
+            "key",
+            Either(&[Text, List(&Text), Map(&Sql)]),
+            "What rows have in common that are duplicates: columns, or names with expressions.",
+        )
+        .required(),
+        Key::new(
+            "within",
+            Duration,
+            "How far apart in event time duplicates are at most; for so long a row is remembered.",
+        )
+        .required(),
     ],
 };
 

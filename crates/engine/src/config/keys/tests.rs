@@ -15,7 +15,7 @@ use crate::config::spec::{self, heard};
 /// Keys that the readers know only to say that they come later, or why they never will.
 const REFUSED: &[(&str, &[&str])] = &[
     ("a pipeline", &["schema_registry"]),
-    ("a step", &["join", "deduplicate", "sql"]),
+    ("a step", &["join", "sql"]),
     ("a sink", &["subject", "register", "kafka"]),
     ("`checkpoint`", &["compression"]),
     ("`state`", &["rocksdb"]),

@@ -251,7 +251,7 @@ pub struct Step {
     pub unset: Part<Vec<Spanned<String>>>,
     /// `unnest`: the column that elements go to, and the list that they come from.
     pub unnest: Part<Named>,
-    /// `window`, or `ttl`, with its clauses.
+    /// `window`, `ttl` or `deduplicate`, with its clauses.
     pub window: Part<Window>,
 }
 
@@ -264,14 +264,16 @@ pub struct Named {
     pub sql: Option<Sql>,
 }
 
-/// `window`, or `ttl`, with its clauses.
+/// `window`, `ttl` or `deduplicate`, with its clauses.
 #[derive(Debug)]
 pub struct Window {
-    /// Where `window` or `ttl` stands.
+    /// Where it stands.
     pub span: Span,
-    /// The sizes; `None` where they have been reported. A `ttl` is the gap of sessions that are never emitted.
+    /// The sizes; `None` where they have been reported. A `ttl`, or a `within`, is the gap of sessions that are never emitted.
     pub spec: Option<WindowSpec>,
-    /// `group_by`.
+    /// Whether it is a `deduplicate`.
+    pub deduplicates: bool,
+    /// `group_by`, or the `key` of a `deduplicate`.
     pub group_by: Part<Vec<Named>>,
     /// `aggregate`.
     pub aggregate: Part<Vec<Named>>,

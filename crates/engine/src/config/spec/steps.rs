@@ -14,7 +14,10 @@ use crate::plan::Late;
 /// Most panes of a window: more would make each firing a long walk.
 const MAX_PANES: i64 = 10_000;
 
-/// Clauses that mean nothing without `window`.
+/// Clauses that mean nothing without groups.
+const GROUP_CLAUSES: &[&str] = &["group_by", "aggregate", "having", "emit"];
+
+/// The same, and those that `deduplicate` has as well.
 const WINDOW_CLAUSES: &[&str] = &["group_by", "aggregate", "having", "allowed_lateness", "late", "emit"];
 
 pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Step> {
@@ -51,8 +54,23 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
     if let Some((key, node)) = fields.entry("unnest") {
         step.unnest = unnest(key, node, &step, found);
     }
-    step.window = match (fields.entry("window"), fields.entry("ttl")) {
-        (Some((key, node)), ttl) => {
+    step.window = match (fields.entry("window"), fields.entry("ttl"), fields.entry("deduplicate")) {
+        (window, ttl, Some((key, node))) => {
+            if let Some((other, _)) = window.or(ttl) {
+                let message = "a step has groups or `deduplicate`, not both";
+                let hint = "put the groups into the next step, with all that they need";
+                found.push(Diagnostic::new(Code::BadValue, other.span, message).hint(hint));
+                // Their clauses are no further mistakes.
+                GROUP_CLAUSES.iter().for_each(|clause| {
+                    fields.entry(clause);
+                });
+            } else {
+                let hint = "`deduplicate` lets rows go on as they are: put groups into the next step";
+                refuse(GROUP_CLAUSES, "a `window` or a `ttl`", hint, &mut fields, found);
+            }
+            deduplicate(key, node, &mut fields, found)
+        }
+        (Some((key, node)), ttl, None) => {
             if let Some((key, _)) = ttl {
                 let message = "a window's groups go with the window";
                 let hint = "leave `ttl` out, or `window` for totals that go on";
@@ -60,25 +78,23 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
             }
             window(key, node, &mut fields, found)
         }
-        (None, Some((key, node))) => running(key, node, &mut fields, found),
-        (None, None) => {
-            for clause in WINDOW_CLAUSES {
-                if let Some((key, _)) = fields.entry(clause) {
-                    let message = format!("`{clause}` needs a `window` or a `ttl`");
-                    let hint = "for example `window: { tumbling: 1m }`; or `ttl: 30d` for totals that go on, of groups that are forgotten when they have had \
-                                no row for so long";
-                    found.push(Diagnostic::new(Code::NeedsWindow, key.span, message).hint(hint));
-                }
-            }
+        (None, Some((key, node)), None) => running(key, node, &mut fields, found),
+        (None, None, None) => {
+            let hint = "for example `window: { tumbling: 1m }`; or `ttl: 30d` for totals that go on, of groups that are forgotten when they have had \
+                        no row for so long";
+            refuse(WINDOW_CLAUSES, "a `window` or a `ttl`", hint, &mut fields, found);
             Part::Absent
         }
     };
     if let (Part::Is(window), false) = (&step.window, matches!(step.unnest, Part::Absent)) {
-        let message = "a step has `unnest` or groups, not both";
-        let hint = "put the groups into the next step";
+        let message = match window.deduplicates {
+            true => "a step has `unnest` or `deduplicate`, not both",
+            false => "a step has `unnest` or groups, not both",
+        };
+        let hint = "put one of them into the next step";
         found.push(Diagnostic::new(Code::BadValue, window.span, message).hint(hint));
     }
-    for name in ["join", "deduplicate", "sql"] {
+    for name in ["join", "sql"] {
         if let Some((key, _)) = fields.entry(name) {
             found.push(not_yet(key.span, &format!("`{name}`")));
             // The columns are not known, then.
@@ -182,20 +198,51 @@ fn running(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnost
     Part::Is(window)
 }
 
-/// What is said beside `window` or `ttl`, which stands at `key`.
-fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Window {
-    let group_by = match fields.require("group_by", found) {
-        Some(node) => groups(node, found),
-        None => Part::Invalid,
-    };
-    let aggregate = match fields.require("aggregate", found) {
-        Some(node) => named(node, "`aggregate`", found),
-        None => Part::Invalid,
-    };
-    let having = fields.get("having").and_then(|node| sql(node, "`having`", found));
+/// Reports clauses that mean nothing here.
+fn refuse(
+    clauses: &[&'static str],
+    need: &str,
+    hint: &str,
+    fields: &mut Fields,
+    found: &mut Vec<Diagnostic>,
+) {
+    for clause in clauses {
+        if let Some((key, _)) = fields.entry(clause) {
+            let message = format!("`{clause}` needs {need}");
+            found.push(Diagnostic::new(Code::NeedsWindow, key.span, message).hint(hint));
+        }
+    }
+}
+
+/// `{key: id, within: 10m}`, with `allowed_lateness` and `late` beside it.
+fn deduplicate(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Part<Window> {
+    let (lateness_ms, late) = lateness(fields, found);
+    let Some(own) = Fields::open(node, "`deduplicate`", found) else { return Part::Invalid };
+    let mut own = own.named(key.span);
+    let group_by = own.require("key", found).map_or(Part::Invalid, |node| groups(node, "`key`", found));
+    let within = own.require("within", found).and_then(|node| positive_duration(node, "`within`", found));
+    own.finish(found);
+    let spec = within.and_then(|within| WindowSpec::session(within.value.as_millis() as i64));
+    let emit = Spanned { value: Emit::Running, span: key.span };
+    let aggregate = Part::Is(vec![]);
+    let span = key.span;
+    Part::Is(Window {
+        span,
+        spec,
+        deduplicates: true,
+        group_by,
+        aggregate,
+        having: None,
+        lateness_ms,
+        emit,
+        late,
+    })
+}
+
+/// `allowed_lateness`, milliseconds, and `late`.
+fn lateness(fields: &mut Fields, found: &mut Vec<Diagnostic>) -> (i64, Part<Spanned<Late>>) {
     let lateness =
         fields.get("allowed_lateness").and_then(|node| duration(node, "`allowed_lateness`", found));
-    let emit = fields.get("emit").and_then(|node| emit(node, found));
     let late = match fields.get("late") {
         None => Part::Absent,
         Some(node) => {
@@ -203,14 +250,31 @@ fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Windo
             word(node, "late", &words, &[], found).map_or(Part::Invalid, Part::Is)
         }
     };
+    (lateness.map_or(0, |lateness| lateness.value.as_millis() as i64), late)
+}
+
+/// What is said beside `window` or `ttl`, which stands at `key`.
+fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Window {
+    let group_by = match fields.require("group_by", found) {
+        Some(node) => groups(node, "`group_by`", found),
+        None => Part::Invalid,
+    };
+    let aggregate = match fields.require("aggregate", found) {
+        Some(node) => named(node, "`aggregate`", found),
+        None => Part::Invalid,
+    };
+    let having = fields.get("having").and_then(|node| sql(node, "`having`", found));
+    let emit = fields.get("emit").and_then(|node| emit(node, found));
+    let (lateness_ms, late) = lateness(fields, found);
     Window {
         span: key.span,
         spec: None,
+        deduplicates: false,
         group_by,
         aggregate,
         having,
         emit: emit.unwrap_or(Spanned { value: Emit::Final, span: key.span }),
-        lateness_ms: lateness.map_or(0, |lateness| lateness.value.as_millis() as i64),
+        lateness_ms,
         late,
     }
 }
@@ -307,14 +371,18 @@ fn named(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Part<Vec<Named
     Part::Is(named.collect())
 }
 
-/// `[a, b]`, or a map of names and expressions.
-fn groups(node: &Node, found: &mut Vec<Diagnostic>) -> Part<Vec<Named>> {
+/// `a`, `[a, b]`, or a map of names and expressions.
+fn groups(node: &Node, what: &str, found: &mut Vec<Diagnostic>) -> Part<Vec<Named>> {
     if let Value::Map(_) = node.value {
-        return named(node, "`group_by`", found);
+        return named(node, what, found);
     }
-    let Some(items) = list(node, "`group_by`", found) else { return Part::Invalid };
+    let items = match &node.value {
+        Value::Scalar(_) => Some(std::slice::from_ref(node)),
+        _ => list(node, what, found),
+    };
+    let Some(items) = items else { return Part::Invalid };
     if items.is_empty() {
-        let message = "`group_by` names nothing";
+        let message = format!("{what} names nothing");
         found.push(Diagnostic::new(Code::BadValue, node.span, message));
         return Part::Invalid;
     }

@@ -20,7 +20,10 @@ impl Explanation {
         for step in &self.steps {
             let window = step.window.as_ref().map(|window| {
                 let keys = window.group_by.iter().map(|group| group.name.as_str()).collect::<Vec<_>>();
-                format!("<br/>{} by {}", duration(window.size_ms), keys.join(", "))
+                match window.kind {
+                    "deduplicate" => format!("<br/>one {} in {}", keys.join(", "), duration(window.size_ms)),
+                    _ => format!("<br/>{} by {}", duration(window.size_ms), keys.join(", ")),
+                }
             });
             let shape = if window.is_some() { ("[[", "]]") } else { ("[", "]") };
             let label = format!("{}{}", step.name, window.unwrap_or_default());

@@ -12,8 +12,8 @@ use onceflow_protocol::coordinator::Emit;
 use serde::Serialize;
 
 use super::{
-    Backend, EventTimeFrom, Format, Headers, KEPT, Key, Late, OnError, Plan, Sink, SinkTopic, SinkValue,
-    Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
+    Backend, EventTimeFrom, Format, Group, Headers, KEPT, Key, Late, OnError, Plan, Sink, SinkTopic,
+    SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
 };
 use crate::expr::sql_type;
 use crate::state::table::{Layout, StateColumn};
@@ -133,9 +133,9 @@ pub struct ExplainedStep {
 /// A window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExplainedWindow {
-    /// `tumbling`, `hopping`, `cumulative` or `session`; `none` for totals that go on.
+    /// `tumbling`, `hopping`, `cumulative` or `session`; `none` for totals that go on, `deduplicate` for what has no duplicates.
     pub kind: &'static str,
-    /// Its length, of cumulative ones the longest; of sessions the gap; of totals the `ttl`. Milliseconds.
+    /// Its length, of cumulative ones the longest; of sessions the gap; of totals the `ttl`; of a deduplication `within`. Milliseconds.
     pub size_ms: i64,
     /// By how much windows are shifted against 1970, milliseconds.
     pub offset_ms: i64,
@@ -347,7 +347,17 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         let sql_type = known.map(|column| column.sql_type.clone()).unwrap_or_default();
         ExplainedColumn { name: name.to_owned(), sql_type, path: None, sql: Some(sql) }
     };
-    let bounds = if window.spec.session_gap_ms().is_some() { 2 } else { 0 };
+    let group = |group: &Group| {
+        let own = || typed(&sql_type(&group.data_type), false);
+        let shown = row(&group.name, group.expr.sql().to_owned());
+        // The key of a deduplication is no column of its rows.
+        if window.deduplicates { ExplainedColumn { sql_type: own(), ..shown } } else { shown }
+    };
+    // Those of sessions, totals and deduplications begin with what nobody has asked for.
+    let bounds = match window.spec.session_gap_ms() {
+        None => 0,
+        Some(_) => 2,
+    };
     let aggregates = window.aggregates.iter().skip(bounds);
     let aggregates = aggregates.map(|aggregate| row(&aggregate.name, aggregate.sql.clone()));
     let groups = window.group_by.iter().map(|group| (&group.name, &group.data_type));
@@ -357,6 +367,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
     let gap_ms = window.spec.session_gap_ms();
     ExplainedWindow {
         kind: match gap_ms {
+            _ if window.deduplicates => "deduplicate",
             Some(_) if window.emit == Emit::Running => "none",
             Some(_) => "session",
             None if window.spec.is_cumulative() => "cumulative",
@@ -372,7 +383,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
             Emit::Updates => "updates",
             Emit::Running => "running",
         },
-        group_by: window.group_by.iter().map(|group| row(&group.name, group.expr.sql().to_owned())).collect(),
+        group_by: window.group_by.iter().map(group).collect(),
         aggregate: aggregates.collect(),
         having: window.having.as_ref().map(|having| having.sql().to_owned()),
         late: match window.late {

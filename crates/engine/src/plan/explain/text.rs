@@ -138,6 +138,13 @@ impl ExplainedWindow {
         };
         let lateness = duration(self.allowed_lateness_ms);
         match self.kind {
+            "deduplicate" => line(
+                f,
+                "duplicates",
+                format!(
+                    "one row of a key goes on of those within {size}, up to {lateness} behind the watermark"
+                ),
+            )?,
             "none" => line(
                 f,
                 "totals",
@@ -145,7 +152,7 @@ impl ExplainedWindow {
             )?,
             _ => line(f, "window", format!("{shape}{fires}, closes {lateness} after its end"))?,
         }
-        lines(f, "group by", &self.group_by)?;
+        lines(f, if self.kind == "deduplicate" { "key" } else { "group by" }, &self.group_by)?;
         lines(f, "aggregate", &self.aggregate)?;
         if let Some(having) = &self.having {
             line(f, "having", having)?;
@@ -156,9 +163,16 @@ impl ExplainedWindow {
             [] => String::new(),
             texts => format!(" and the text of {}", texts.join(", ")),
         };
-        line(f, "state", format!("a row for each group and pane of {every}, for {kept} of event time"))?;
+        let rows = match self.kind {
+            "deduplicate" => "the time of each row that went on".to_owned(),
+            _ => format!("a row for each group and pane of {every}"),
+        };
+        line(f, "state", format!("{rows}, for {kept} of event time"))?;
         line(f, "", format!("in memory {} bytes{texts}, and up to as much again to grow", self.group_bytes))?;
         match panes {
+            _ if self.kind == "deduplicate" => {
+                line(f, "", "rows wait for the next checkpoint, with their records".to_owned())
+            }
             _ if matches!(self.kind, "session" | "none") => {
                 line(f, "", "while a group goes on, its row moves to later panes".to_owned())
             }

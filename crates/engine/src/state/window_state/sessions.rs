@@ -28,7 +28,7 @@ use arrow::compute::kernels::arity::unary;
 use arrow::datatypes::Int64Type;
 use onceflow_protocol::planted::{Planted, is_planted};
 
-use super::{Bounds, ChangedGroups, Partials, WindowRows, WindowState, pane, rows_of_run};
+use super::{Bounds, ChangedGroups, Kind, Partials, WindowRows, WindowState, pane, rows_of_run};
 use crate::state::StateError;
 use crate::state::cold::{ColdStore, Run};
 use crate::state::key;
@@ -40,7 +40,7 @@ use crate::state::table::{GroupTable, Layout};
 const LANES_AT_ONCE: u16 = 4;
 
 /// Places of a session's bounds among the aggregates of its step.
-const FIRST_EVENT: usize = 0;
+pub(super) const FIRST_EVENT: usize = 0;
 const LAST_EVENT: usize = 1;
 
 /// Rows of later panes that are in no table of this worker, and the first events of those.
@@ -98,7 +98,7 @@ impl WindowState {
             table.merge_table(&theirs, some.clone())?;
             let mut cold_later = vec![];
             for run in &runs {
-                let rows = rows_of_run(*run, some.clone(), cold, |_| true)?;
+                let rows = rows_of_run(*run, some.clone(), cold)?;
                 match run.pane == settled {
                     true => table.merge_rows(&rows)?,
                     false if is_planted(Planted::SessionBlindToRuns) => {}
@@ -141,7 +141,7 @@ impl WindowState {
         emit: &mut dyn FnMut(WindowRows) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
         let Sorted { whole, goes_on } = self.sort_out(gap_ms, table, own_later, brought)?;
-        if !self.running {
+        if self.kind == Kind::Windows {
             self.emit_sessions(table, &whole, emit, |starts, last_events| Bounds::Sessions {
                 starts,
                 ends: unary(&last_events, |last| last + gap_ms),
@@ -199,15 +199,14 @@ impl WindowState {
             table_of(&mut rows, *pane, &self.layout)?.merge_rows(handed)?;
         }
         for run in partials.iter().flat_map(|partial| &partial.runs) {
-            let found = only.of_run(*run, lanes.clone(), cold)?;
+            let found = only.of_run(*run, &lanes, cold)?;
             table_of(&mut rows, run.pane, &self.layout)?.merge_rows(&found)?;
         }
         let mut newest_first = vec![];
         for table in rows.values().rev() {
             newest_first.push((table, events(table, FIRST_EVENT)?, events(table, LAST_EVENT)?, vec![]));
         }
-        for row in 0..only.keys.len() {
-            let (key, hash) = (only.keys.get(row), only.keys.hash(row));
+        for (key, hash) in only.keys() {
             let mut begins = None;
             for (table, firsts, lasts, picked) in &mut newest_first {
                 let Some(group) = table.find(key, hash) else { continue };
@@ -259,7 +258,7 @@ impl WindowState {
 }
 
 /// The first or last events of a table's groups, milliseconds.
-fn events(table: &GroupTable, which: usize) -> Result<Int64Array, StateError> {
+pub(super) fn events(table: &GroupTable, which: usize) -> Result<Int64Array, StateError> {
     let values = merge::values(table, which)?;
     let events = values.as_primitive_opt::<Int64Type>().filter(|events| events.null_count() == 0);
     events.cloned().ok_or_else(|| StateError::damaged("a session without its first or last event"))
@@ -366,7 +365,7 @@ mod tests {
                 frontier = end;
                 let closed = self.workers.iter().enumerate();
                 let closed: Vec<Vec<Partials>> =
-                    closed.map(|(at, state)| state.close(end, None, at, count)).collect();
+                    closed.map(|(at, state)| state.close(end, None, at, count).unwrap()).collect();
                 for (owner, state) in self.workers.iter_mut().enumerate() {
                     let partials: Vec<Partials> = closed.iter().map(|owners| owners[owner].clone()).collect();
                     let lanes = key::lanes_of(owner, count);

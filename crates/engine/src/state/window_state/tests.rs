@@ -243,7 +243,7 @@ impl World {
                 .workers
                 .iter()
                 .enumerate()
-                .map(|(at, state)| state.close(end, None, at, count))
+                .map(|(at, state)| state.close(end, None, at, count).unwrap())
                 .collect();
             for (owner, state) in self.workers.iter_mut().enumerate() {
                 let partials: Vec<Partials> = closed.iter().map(|owners| owners[owner].clone()).collect();
@@ -455,12 +455,12 @@ fn what_emit_and_the_store_report_comes_through() {
     let mut world = World::new(WindowSpec::tumbling(100).unwrap(), 1);
     world.batch(0, &rows(0..3, 5));
     let refused = StateError::TooLarge("enough".into());
-    let partials = world.workers[0].close(100, None, 0, 1);
+    let partials = world.workers[0].close(100, None, 0, 1).unwrap();
     let result = world.workers[0]
         .merge(100, None, &partials, 0..key::LANES, &world.cold, &mut |_| Err(refused.clone()));
     assert_eq!(result, Err(refused));
     world.evict(0);
-    let partials = world.workers[0].close(100, None, 0, 1);
+    let partials = world.workers[0].close(100, None, 0, 1).unwrap();
     let empty = MemoryColdStore::new();
     let result = world.workers[0].merge(100, None, &partials, 0..key::LANES, &empty, &mut |_| Ok(()));
     assert!(matches!(result, Err(StateError::Damaged(_))));
@@ -522,7 +522,7 @@ fn an_added_aggregate_is_known_from_the_first_window_that_opened_after_it() {
         add(&mut after, &[(5, 1), (25, 2), (26, 3)], true);
         let mut seen = vec![];
         for end in [10, 20, 30] {
-            let partials = after.close(end, None, 0, 1);
+            let partials = after.close(end, None, 0, 1).unwrap();
             let mut emit = |rows: WindowRows| {
                 let of = |at: usize| {
                     let column = rows.aggregates[at].as_primitive::<Int64Type>();
