@@ -29,8 +29,19 @@ pub struct Settings {
     pub on_error: &'static str,
     /// `watermark.idle_after` of the source, as written in the file.
     pub idle_after: &'static str,
-    /// `emit: updates`: rows replace each other by their key.
-    pub updates: bool,
+    /// When results are written.
+    pub emit: Emit,
+}
+
+/// `emit` of the windowed step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emit {
+    /// Once.
+    Final,
+    /// `updates`: rows replace each other by their key.
+    Updates,
+    /// The same, and before the end of their window.
+    Early,
 }
 
 impl Default for Settings {
@@ -45,7 +56,7 @@ impl Default for Settings {
             tolerable_failures: 0,
             on_error: "dead_letter",
             idle_after: "10m",
-            updates: false,
+            emit: Emit::Final,
         }
     }
 }
@@ -157,7 +168,7 @@ impl Scenario {
 ",
             input = self.input(),
             // Windows are to fire before all of their records have come.
-            delay = if settings.updates { "0s" } else { "5s" },
+            delay = if settings.emit != Emit::Final { "0s" } else { "5s" },
             idle_after = settings.idle_after,
             on_error = settings.on_error,
         )
@@ -200,8 +211,12 @@ sinks:
     format: json
 ",
             window = settings.window.yaml(settings.lateness),
-            emit = if settings.updates { "updates" } else { "final" },
-            key = if settings.updates { settings.window.identity() } else { "user_id" },
+            emit = match settings.emit {
+                Emit::Final => "final",
+                Emit::Updates => "updates",
+                Emit::Early => "{ early: 10s }",
+            },
+            key = if settings.emit != Emit::Final { settings.window.identity() } else { "user_id" },
             output = self.output(),
         );
         self.write("pipeline.yaml", &(self.preamble(settings) + &self.source(settings) + &steps))

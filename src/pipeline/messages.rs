@@ -1,5 +1,7 @@
 //! What the threads of a run say to each other: one closed set for each receiver.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 use onceflow_engine::output::Output;
 use onceflow_engine::state::window_state::{self, Partials};
@@ -28,7 +30,7 @@ pub enum ToWorker {
         /// The worker that it comes from.
         from: usize,
         /// What it has told.
-        changed: window_state::Changed,
+        changed: Arc<window_state::Changed>,
     },
     /// Another worker's part of the window that fires, for the lanes that this one owns.
     Partials {

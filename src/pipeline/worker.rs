@@ -1,7 +1,7 @@
 //! The worker thread: carries records from its partitions through the engine to the sink, and stands still at barriers.
 //!
-//! It never waits for a peer while it owes one something: it polls sources only while too little output is held and no barrier
-//! stands, and always drains its inbox first. Only while windows fire does it wait for room in the sink, which owes it nothing but
+//! It never waits for a peer while it owes one something: it polls sources only while not too much output is held, not too many rows wait for
+//! the barrier and no barrier stands, and always drains its inbox first. Only while windows fire does it wait for room in the sink, which owes it nothing but
 //! to produce what belongs to the open transaction. So no deadlock can close.
 
 use std::sync::Arc;
@@ -110,7 +110,7 @@ struct Running {
     /// The partition to poll next.
     turn: usize,
     /// What each worker has told of what is emitted again.
-    changed: Vec<Option<Changed>>,
+    changed: Vec<Option<Arc<Changed>>>,
     /// Parts of the window that is emitted, by worker.
     parts: Vec<Option<Partials>>,
     firing: Option<Firing>,
@@ -199,17 +199,17 @@ impl Running {
 
     fn may_poll(&self) -> bool {
         let held = self.thread.load.held_bytes.load(Relaxed);
-        let may_hold = held < self.thread.context.held_limit && !self.holds_enough();
+        let may_hold = held < self.thread.context.held_limit && !self.enough_waits();
         !self.standing && !self.thread.partitions.is_empty() && may_hold
     }
 
     /// Whether as many rows wait for the barrier as this worker may keep until then.
-    fn holds_enough(&self) -> bool {
-        self.thread.engine.held_bytes() >= self.thread.context.held_limit / self.thread.peers.len()
+    fn enough_waits(&self) -> bool {
+        self.thread.engine.waiting_bytes() >= self.thread.context.held_limit / self.thread.peers.len()
     }
 
     fn why_not_polling(&self) -> Spent {
-        if self.standing || self.holds_enough() {
+        if self.standing || self.enough_waits() {
             Spent::BlockedByCheckpoint
         } else if self.thread.partitions.is_empty() {
             Spent::Idle
@@ -221,11 +221,15 @@ impl Running {
     /// Takes a batch from each partition that has one; where none has, waits a little on one of them, in turn.
     fn poll_sources(&mut self) -> Step<bool> {
         let mut any = false;
-        for i in 0..self.thread.partitions.len() {
-            any |= self.poll_partition(i, Duration::ZERO)?;
+        let partitions = self.thread.partitions.len();
+        for i in 0..partitions {
+            if self.enough_waits() {
+                break;
+            }
+            any |= self.poll_partition((self.turn + i) % partitions, Duration::ZERO)?;
         }
+        self.turn = (self.turn + 1) % partitions;
         if !any {
-            self.turn = (self.turn + 1) % self.thread.partitions.len();
             any = self.poll_partition(self.turn, IDLE)?;
         }
         Ok(any)
@@ -400,7 +404,7 @@ impl Running {
         if self.parts[own].is_some() {
             return Ok(());
         }
-        let changed = self.changed.iter().flatten();
+        let changed = self.changed.iter().flatten().map(Arc::as_ref);
         let changed = ChangedGroups::new(changed);
         let parts = self.thread.engine.close(firing.step, firing.end, Some(&changed))?;
         self.groups = Some(changed);
@@ -431,6 +435,7 @@ impl Running {
         let groups = self.groups.take();
         let WorkerThread { engine, sink, load, context, index, .. } = &mut self.thread;
         let (mut output_bytes, mut waited) = (0, Duration::ZERO);
+        let waiting = engine.waiting_bytes();
         engine.merge(step, end, &parts, groups.as_ref(), &mut |output| {
             output_bytes += output.size_bytes() as u64;
             let began = Instant::now();
@@ -441,6 +446,8 @@ impl Running {
             send_output(sink, load, *index, output);
             Ok(())
         })?;
+        // What waits for a deduplication behind takes as much room as what is written.
+        output_bytes += self.thread.engine.waiting_bytes().saturating_sub(waiting) as u64;
         self.waited_for_sink += waited;
         if !again {
             self.fired[step] = end;
@@ -470,10 +477,10 @@ impl Running {
         if hold { Ok(()) } else { self.relieve_memory() }
     }
 
-    /// Beyond its share a worker asks for a barrier, which may close windows; well beyond it, it does not wait for that. So it does when the rows
-    /// that wait for the barrier have become too many.
+    /// Beyond its share of memory a worker asks for a barrier, which may close windows; well beyond it, it does not wait for that. It asks for one
+    /// as well when too many rows wait for it.
     fn mind_memory(&mut self) -> Step {
-        if !self.pressed && self.holds_enough() {
+        if !self.pressed && self.enough_waits() {
             self.pressed = true;
             self.thread.load.pressure.store(true, Relaxed);
         }

@@ -4,7 +4,7 @@
 //! The same calls in the same order give the same output.
 //!
 //! [`process`](Worker::process) takes records of one partition from bytes to the end of every branch: decode, then each step in
-//! order (`where`, `select`, window), then sinks. Between barriers rows end in a window or in the output. At a barrier windows
+//! order (`where`, `select`, window), then sinks. Between barriers rows end in a window or in the output, or wait. At a barrier windows
 //! close: [`barrier`].
 //!
 //! **Errors.** A record that fails follows the `on_error` of where it fails; it is dead-lettered once, whatever number of branches
@@ -90,7 +90,7 @@ pub struct Worker {
     failures: Vec<Failure>,
     /// Records of earlier calls of the epoch, of which rows wait for the barrier.
     held: Vec<HeldRecords>,
-    held_bytes: usize,
+    waiting_bytes: usize,
     stopwatch: Stopwatch,
 }
 
@@ -187,7 +187,7 @@ impl Worker {
             fates: Fates::default(),
             failures: vec![],
             held: vec![],
-            held_bytes: 0,
+            waiting_bytes: 0,
             stopwatch: Stopwatch::default(),
             graph: Arc::new(Graph::new(plan)?),
         })
@@ -414,11 +414,9 @@ impl Worker {
             .iter()
             .map(|aggregate| aggregate.argument.as_ref().and_then(|_| arguments.next()))
             .collect();
-        if plan.spec.session_gap_ms().is_some() {
-            // A session's bounds are its first two aggregates.
-            let event_time: ArrayRef = Arc::new(kept.event_time.clone());
-            arguments.iter_mut().take(2).for_each(|argument| *argument = Some(event_time.clone()));
-        }
+        let event_time: ArrayRef = Arc::new(kept.event_time.clone());
+        let own = arguments.iter_mut().take(plan.own_aggregates());
+        own.for_each(|argument| *argument = Some(event_time.clone()));
         let mut order = None;
         for (aggregate, argument) in plan.aggregates.iter().zip(&mut arguments) {
             if let Some(value) = argument.take_if(|_| aggregate.function.is_ordered()) {

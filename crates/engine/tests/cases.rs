@@ -31,11 +31,15 @@ struct Mode {
 }
 
 fn check(name: &str) {
+    check_in(name, modes());
+}
+
+fn check_in(name: &str, modes: impl Iterator<Item = Mode>) {
     let path = Path::new("tests/cases").join(format!("{name}.case"));
     let text = std::fs::read_to_string(&path).unwrap();
     let (pipeline, rest) = text.split_once("=== input\n").expect("no input");
     let (input, expected) = rest.split_once("=== output\n").expect("no output");
-    for mode in modes() {
+    for mode in modes {
         let plan = config::compile(name, pipeline, &Defaults::default(), &|_: &str| None)
             .unwrap_or_else(|found| panic!("\n{found}"));
         let found = match run(plan, mode, input) {
@@ -274,4 +278,10 @@ fn updates() {
 #[test]
 fn deduplicate() {
     check("deduplicate");
+}
+
+/// A crash brings early results again, of what has not changed since.
+#[test]
+fn early() {
+    check_in("early", modes().filter(|mode| !mode.crash));
 }

@@ -38,8 +38,12 @@ impl Plans {
 }
 
 fn pipeline(shape: &Shape) -> String {
-    let Shape { size, every, lateness, second, second_runs, updates, sessions, deduplicates } = *shape;
-    let emit = if updates { "updates" } else { "final" };
+    let Shape { size, every, lateness, second, second_runs, updates, sessions, early, deduplicates } = *shape;
+    let emit = match (updates, early) {
+        (_, true) => "{ early: 15ms }",
+        (true, false) => "updates",
+        (false, false) => "final",
+    };
     let key = if updates && !sessions { "    key: [key, window_start]\n" } else { "" };
     let lateness =
         if updates && sessions { String::new() } else { format!("    allowed_lateness: {lateness}ms\n") };

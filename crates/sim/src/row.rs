@@ -65,6 +65,8 @@ pub struct Shape {
     pub updates: bool,
     /// The first step's windows are sessions; with `updates` it has none, and totals that are forgotten after `size`.
     pub sessions: bool,
+    /// The first step's results come early, too, with `updates`.
+    pub early: bool,
     /// The first step has no windows, but lets one record of a key go on of those within `size`.
     pub deduplicates: bool,
 }
@@ -79,7 +81,7 @@ pub const DELAY: i64 = 20;
 pub const STEPS: [&str; 2] = ["first", "second"];
 
 /// The shapes that seeds draw from; few, since the engine compiles a plan for each. The plain fold can do the first [`FOLDED`].
-pub const SHAPES: [Shape; 13] = [
+pub const SHAPES: [Shape; 15] = [
     PLAIN,
     Shape { lateness: 50, ..PLAIN },
     Shape { size: 150, every: 50, ..PLAIN },
@@ -91,6 +93,8 @@ pub const SHAPES: [Shape; 13] = [
     Shape { second: Some(100), ..SESSIONS },
     Shape { size: 40, every: 5, updates: true, ..SESSIONS },
     Shape { second: Some(320), second_runs: true, ..PLAIN },
+    Shape { lateness: 150, updates: true, early: true, ..PLAIN },
+    Shape { size: 150, every: 50, lateness: 80, updates: true, early: true, ..PLAIN },
     Shape { deduplicates: true, lateness: 30, ..SESSIONS },
     Shape { deduplicates: true, size: 40, every: 5, second: Some(100), ..SESSIONS },
 ];
@@ -106,6 +110,7 @@ const PLAIN: Shape = Shape {
     second_runs: false,
     updates: false,
     sessions: false,
+    early: false,
     deduplicates: false,
 };
 const SESSIONS: Shape = Shape { size: 16, every: 2, sessions: true, ..PLAIN };

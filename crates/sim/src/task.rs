@@ -1,5 +1,7 @@
 //! What a worker computes with: the plain fold, or the engine.
 
+use std::sync::Arc;
+
 use onceflow_engine::state::window_state::{self, ChangedGroups, Partials};
 use onceflow_engine::worker::WorkerError;
 use onceflow_engine::worker::barrier::FrozenStep;
@@ -33,7 +35,7 @@ pub enum Changed {
     /// Keys.
     Fold(Vec<u8>),
     /// The engine's.
-    Engine(window_state::Changed),
+    Engine(Arc<window_state::Changed>),
 }
 
 /// What changed in an epoch.
@@ -201,7 +203,7 @@ fn fold_keys(changed: &Changed) -> impl Iterator<Item = u8> {
 
 fn engine_groups(changed: &[Changed]) -> ChangedGroups {
     ChangedGroups::new(changed.iter().filter_map(|changed| match changed {
-        Changed::Engine(keys) => Some(keys),
+        Changed::Engine(told) => Some(told.as_ref()),
         Changed::Fold(_) => None,
     }))
 }

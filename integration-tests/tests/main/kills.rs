@@ -7,7 +7,7 @@ use onceflow_integration_tests::daemon::Daemon;
 use onceflow_integration_tests::fold::Window;
 use onceflow_integration_tests::orders::Orders;
 use onceflow_integration_tests::rng::Rng;
-use onceflow_integration_tests::scenario::{Scenario, Settings};
+use onceflow_integration_tests::scenario::{Emit, Scenario, Settings};
 use onceflow_integration_tests::topic::Live;
 use onceflow_integration_tests::verify::{verify, verify_updates};
 
@@ -60,15 +60,15 @@ fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
     scenario.create_topics(4);
     let file = scenario.write_windowed(&settings);
     // Windows that fire before all of their records have come, within the lateness.
-    let disorder_ms = if settings.updates { 120_000 } else { Orders::default().disorder_ms };
+    let disorder_ms = if settings.emit != Emit::Final { 120_000 } else { Orders::default().disorder_ms };
     let orders = Orders { disorder_ms, ..orders(seed) };
     let live = Live::start(scenario.kafka, &scenario.input(), 10_000, orders.endless());
     let evicted = kill_again_and_again(&scenario, &file, seed);
     live.stop();
     Daemon::run_until_end(&scenario, &file);
-    let verdict = match settings.updates {
-        false => verify(&scenario, settings.window),
-        true => {
+    let verdict = match settings.emit {
+        Emit::Final => verify(&scenario, settings.window),
+        Emit::Updates | Emit::Early => {
             let (verdict, replaced) = verify_updates(&scenario, settings.window);
             println!("{name}: {replaced} rows were replaced");
             assert!(replaced > 1_000, "{replaced} rows were replaced: too few to show anything");
@@ -85,11 +85,11 @@ fn check(name: &str, seed: u64, settings: Settings, evicts: bool) {
 }
 
 macro_rules! scenarios {
-    ($($name:ident: $seed:literal, $parallelism:literal, $window:ident, $updates:literal;)*) => {$(
+    ($($name:ident: $seed:literal, $parallelism:literal, $window:ident, $emit:ident;)*) => {$(
         #[test]
         fn $name() {
             let settings = Settings {
-                window: Window::$window, parallelism: $parallelism, lateness: "6m", updates: $updates, ..Settings::default()
+                window: Window::$window, parallelism: $parallelism, lateness: "6m", emit: Emit::$emit, ..Settings::default()
             };
             check(&stringify!($name).replace('_', "-"), $seed, settings, false);
         }
@@ -97,16 +97,18 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    tumbling_with_one_worker: 11, 1, TUMBLING, false;
-    tumbling_with_two_workers: 12, 2, TUMBLING, false;
-    hopping_with_one_worker: 13, 1, HOPPING, false;
-    hopping_with_two_workers: 14, 2, HOPPING, false;
-    updates_of_tumbling_with_one_worker: 15, 1, TUMBLING, true;
-    updates_of_hopping_with_two_workers: 16, 2, HOPPING, true;
-    sessions_with_one_worker: 17, 1, SESSIONS, false;
-    sessions_with_two_workers: 18, 2, SESSIONS, false;
-    totals_with_one_worker: 19, 1, NONE, true;
-    totals_with_two_workers: 20, 2, NONE, true;
+    tumbling_with_one_worker: 11, 1, TUMBLING, Final;
+    tumbling_with_two_workers: 12, 2, TUMBLING, Final;
+    hopping_with_one_worker: 13, 1, HOPPING, Final;
+    hopping_with_two_workers: 14, 2, HOPPING, Final;
+    updates_of_tumbling_with_one_worker: 15, 1, TUMBLING, Updates;
+    updates_of_hopping_with_two_workers: 16, 2, HOPPING, Updates;
+    early_of_tumbling_with_one_worker: 32, 1, TUMBLING, Early;
+    early_of_hopping_with_two_workers: 33, 2, HOPPING, Early;
+    sessions_with_one_worker: 17, 1, SESSIONS, Final;
+    sessions_with_two_workers: 18, 2, SESSIONS, Final;
+    totals_with_one_worker: 19, 1, NONE, Updates;
+    totals_with_two_workers: 20, 2, NONE, Updates;
 }
 
 /// The same with a budget that is reached all the time, so that panes go to RocksDB and come back merged.
@@ -115,7 +117,7 @@ mod evicting {
     use super::*;
 
     macro_rules! scenarios {
-        ($($name:ident: $seed:literal, $parallelism:literal, $window:ident, $updates:literal;)*) => {$(
+        ($($name:ident: $seed:literal, $parallelism:literal, $window:ident, $emit:ident;)*) => {$(
             #[test]
             fn $name() {
                 let settings = Settings {
@@ -123,7 +125,7 @@ mod evicting {
                     parallelism: $parallelism,
                     lateness: "6m",
                     memory: "8MiB",
-                    updates: $updates,
+                    emit: Emit::$emit,
                     ..Settings::default()
                 };
                 check(&format!("evicting-{}", stringify!($name).replace('_', "-")), $seed, settings, true);
@@ -132,14 +134,15 @@ mod evicting {
     }
 
     scenarios! {
-        tumbling_with_one_worker: 21, 1, TUMBLING, false;
-        tumbling_with_two_workers: 22, 2, TUMBLING, false;
-        hopping_with_one_worker: 23, 1, HOPPING, false;
-        hopping_with_two_workers: 24, 2, HOPPING, false;
-        updates_with_two_workers: 25, 2, TUMBLING, true;
-        sessions_with_one_worker: 26, 1, SESSIONS, false;
-        sessions_with_two_workers: 27, 2, SESSIONS, false;
-        totals_with_two_workers: 28, 2, NONE, true;
+        tumbling_with_one_worker: 21, 1, TUMBLING, Final;
+        tumbling_with_two_workers: 22, 2, TUMBLING, Final;
+        hopping_with_one_worker: 23, 1, HOPPING, Final;
+        hopping_with_two_workers: 24, 2, HOPPING, Final;
+        updates_with_two_workers: 25, 2, TUMBLING, Updates;
+        early_with_two_workers: 29, 2, TUMBLING, Early;
+        sessions_with_one_worker: 26, 1, SESSIONS, Final;
+        sessions_with_two_workers: 27, 2, SESSIONS, Final;
+        totals_with_two_workers: 28, 2, NONE, Updates;
     }
 }
 

@@ -359,6 +359,8 @@ pub struct Window {
     pub lateness_ms: i64,
     /// When results are emitted.
     pub emit: Emit,
+    /// Whenever time has gone on by so much, what has changed of windows that have not fired is emitted as well; milliseconds.
+    pub early_ms: Option<i64>,
     /// What happens to rows whose windows are all closed.
     pub late: Late,
     /// What the state depends on (sizes, groups with their types and expressions) in one canonical spelling, a line each: state that
@@ -367,6 +369,17 @@ pub struct Window {
     /// What rows have to pass on their way from the sources, or the windows, that this step reads, and what becomes of them: every
     /// `where` and `select` in one canonical spelling. It may change, but then an open window holds rows of both kinds.
     pub above: String,
+}
+
+impl Window {
+    /// How many of its aggregates come first that nobody has asked for: when a row was kept, or the first and the last event.
+    pub fn own_aggregates(&self) -> usize {
+        match self.spec.session_gap_ms() {
+            None => 0,
+            Some(_) if self.deduplicates => 1,
+            Some(_) => 2,
+        }
+    }
 }
 
 /// One group column.

@@ -332,7 +332,7 @@ impl Rehearsal {
         if again {
             let told = self.workers.iter().map(|worker| worker.changed(step, end));
             let told: Vec<_> = told.collect::<Result<_, _>>()?;
-            changed = Some(ChangedGroups::new(told.iter()));
+            changed = Some(ChangedGroups::new(told.iter().map(Arc::as_ref)));
         }
         let changed = changed.as_ref();
         let closed = self.workers.iter().map(|worker| worker.close(step, end, changed));

@@ -146,6 +146,11 @@ impl Keys {
         self.hashes.push(hash);
     }
 
+    /// Appends all keys of others.
+    pub(super) fn append(&mut self, others: &Keys) {
+        (0..others.len()).for_each(|row| self.push_hashed(others.get(row), others.hash(row)));
+    }
+
     /// Bytes held.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.ends.capacity() * 8 + self.hashes.capacity() * 8

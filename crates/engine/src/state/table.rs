@@ -149,6 +149,8 @@ pub struct GroupTable {
     hashes: Vec<u64>,
     columns: Vec<Box<dyn AggregateColumn>>,
     dirty: Vec<u64>,
+    /// Groups that had changed when the bits were cleared, and may have changed since: as many words or fewer.
+    pending: Vec<u64>,
 }
 
 impl GroupTable {
@@ -165,6 +167,7 @@ impl GroupTable {
             ends: vec![],
             hashes: vec![],
             dirty: vec![],
+            pending: vec![],
         })
     }
 
@@ -419,12 +422,30 @@ impl GroupTable {
 
     /// The groups that changed since the bits were cleared.
     pub fn changed(&self) -> impl Iterator<Item = u32> {
-        let words = self.dirty.iter().enumerate().filter(|(_, word)| **word != 0);
-        words.flat_map(|(at, &word)| {
-            // Each without its lowest bit, as long as there is one.
-            let rest = |word: &u64| Some(word & (word - 1)).filter(|rest| *rest != 0);
-            std::iter::successors(Some(word), rest).map(move |word| at as u32 * 64 + word.trailing_zeros())
-        })
+        ones(&self.dirty)
+    }
+
+    /// The groups that are [put off](Self::put_off).
+    pub fn pending(&self) -> impl Iterator<Item = u32> {
+        ones(&self.pending)
+    }
+
+    /// Remembers the groups that have changed beyond the clearing of their bits.
+    pub fn put_off(&mut self) {
+        self.pending.resize(self.dirty.len(), 0);
+        self.pending.iter_mut().zip(&self.dirty).for_each(|(pending, dirty)| *pending |= dirty);
+    }
+
+    /// The same of all groups.
+    pub fn put_off_all(&mut self) {
+        self.pending.clear();
+        self.pending.resize(self.len() / 64, u64::MAX);
+        self.pending.push((1 << (self.len() % 64)) - 1);
+    }
+
+    /// No group is put off any more.
+    pub fn catch_up(&mut self) {
+        self.pending.clear();
     }
 
     /// Clears the bits of what has changed: somebody else sees to it that all of the table is written.
@@ -471,9 +492,23 @@ impl GroupTable {
     pub fn memory_bytes(&self) -> usize {
         self.index.allocation_size()
             + self.keys.capacity()
-            + (self.ends.capacity() + self.hashes.capacity() + self.dirty.capacity()) * 8
+            + (self.ends.capacity()
+                + self.hashes.capacity()
+                + self.dirty.capacity()
+                + self.pending.capacity())
+                * 8
             + self.columns.iter().map(|column| column.memory_bytes()).sum::<usize>()
     }
+}
+
+/// The places of the bits that are set.
+fn ones(words: &[u64]) -> impl Iterator<Item = u32> {
+    let words = words.iter().enumerate().filter(|(_, word)| **word != 0);
+    words.flat_map(|(at, &word)| {
+        // Each without its lowest bit, as long as there is one.
+        let rest = |word: &u64| Some(word & (word - 1)).filter(|rest| *rest != 0);
+        std::iter::successors(Some(word), rest).map(move |word| at as u32 * 64 + word.trailing_zeros())
+    })
 }
 
 /// Adds one row's encoded state to a group of these columns. Where the bytes end early, the row is older than the columns that are

@@ -6,10 +6,11 @@
 //!
 //! 1. [`update`](WindowState::update) with each batch. Lateness is judged by the purged frontier of the last barrier.
 //! 2. At the barrier, for each window end that fires, in ascending order: every worker [`close`](WindowState::close)s, then
-//!    every owner of lanes [`merge`](WindowState::merge)s what all workers handed over and emits it. Neither changes state.
+//!    every owner of lanes [`merge`](WindowState::merge)s what all workers handed over and emits it. Neither changes state, but of sessions, see below.
 //!    With `emit: updates`, before those: for each window that has fired and of which something has changed since
 //!    ([`changed_ends`](WindowState::changed_ends)), every worker tells which groups ([`changed_keys`](WindowState::changed_keys)), and
 //!    close and merge are about those of all workers ([`ChangedGroups`]).
+//!    Of deduplications, the same two rounds decide which rows go on, and [`keep`](WindowState::keep) remembers those ([`duplicates`]).
 //!    Of sessions, [`merge`](WindowState::merge) is what settles a pane, and it does change state: what goes on moves to a later pane
 //!    ([`sessions`]).
 //! 3. [`purge`](WindowState::purge): panes whose last window is purged go, with their runs.
@@ -185,6 +186,8 @@ struct Pane {
     rewrite: bool,
     /// Groups that were evicted since the last freeze with changes that have not been emitted.
     unsent: Keys,
+    /// The same of earlier, of which only early results are still to come.
+    pending: Keys,
 }
 
 impl Pane {
@@ -196,12 +199,29 @@ impl Pane {
             extents: 0,
             rewrite: false,
             unsent: Keys::default(),
+            pending: Keys::default(),
         })
     }
 
     /// Whether a group has changed since the last freeze.
     fn has_changed(&self) -> bool {
         !self.unsent.is_empty() || self.table.changed().next().is_some()
+    }
+
+    /// Whether the early results of a group are still to come.
+    fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || self.table.pending().next().is_some()
+    }
+
+    /// What has changed since the last freeze has been emitted of windows that have fired. Early results of it come another time, or have come.
+    fn keep_pending(&mut self, is_emitted: bool) {
+        if is_emitted {
+            self.table.catch_up();
+            self.pending.clear();
+        } else {
+            self.table.put_off();
+            self.pending.append(&self.unsent);
+        }
     }
 
     fn freeze(&mut self) -> Change {
@@ -235,12 +255,24 @@ enum Kind {
     Deduplication,
 }
 
+/// When windows are emitted that have begun, as far as the fired frontier goes, and have not fired.
+#[derive(Debug)]
+struct Early {
+    /// Once whenever that frontier has come into another stretch of this length, milliseconds.
+    every_ms: i64,
+    /// The stretch in which they were emitted last.
+    last: Option<i64>,
+    /// The frontier for which the pass that ends has emitted them, if it has.
+    emitted: Option<i64>,
+}
+
 /// Panes of a windowed step on one worker.
 #[derive(Debug)]
 pub struct WindowState {
     id: u32,
     spec: WindowSpec,
     kind: Kind,
+    early: Option<Early>,
     layout: Arc<Layout>,
     panes: BTreeMap<i64, Pane>,
     // Filled anew by each batch; kept for their memory.
@@ -265,7 +297,8 @@ impl WindowState {
             Emit::Running => Kind::Totals,
             Emit::Final | Emit::Updates => Kind::Windows,
         };
-        Ok(WindowState { kind, ..WindowState::with_layout(state_id, window.spec, layout) })
+        let early = window.early_ms.map(|every_ms| Early { every_ms, last: None, emitted: None });
+        Ok(WindowState { kind, early, ..WindowState::with_layout(state_id, window.spec, layout) })
     }
 
     /// Empty state of rows that look like `layout`.
@@ -274,6 +307,7 @@ impl WindowState {
             id: state_id,
             spec,
             kind: Kind::Windows,
+            early: None,
             layout,
             panes: BTreeMap::new(),
             keys: Keys::default(),
@@ -344,24 +378,46 @@ impl WindowState {
         self.panes.keys().find_map(|&pane| self.spec.next_end(pane, fired))
     }
 
-    /// The ends of windows that have fired and are not purged, and of which a group has changed since the last freeze; ascending.
+    /// The ends of windows that have fired and are not purged, and of which a group has changed since the last freeze; ascending. Where early
+    /// results are due, also of windows that are under way.
     pub fn changed_ends(&self, frontiers: Frontiers) -> Vec<i64> {
         if self.kind == Kind::Totals {
             let has_changed = self.panes.values().any(Pane::has_changed);
             return has_changed.then_some(EVERYTHING).into_iter().collect();
         }
+        let is_due = self.early_due(frontiers.fired);
         let mut ends = BTreeSet::new();
-        // A pane whose first window has not fired is in no window that has.
-        let fired =
-            self.panes.iter().take_while(|(start, _)| self.spec.first_end(**start) <= frontiers.fired);
-        for (&start, _) in fired.filter(|(_, pane)| pane.has_changed()) {
-            let mut end = self.spec.next_end(start, frontiers.purged);
-            while let Some(changed) = end.filter(|end| *end <= frontiers.fired) {
-                ends.insert(changed);
+        for (&start, pane) in &self.panes {
+            if self.spec.first_end(start) > frontiers.fired && !is_due {
+                // This pane and those behind it are in no window that has fired.
+                break;
+            }
+            let (has_changed, is_pending) = (pane.has_changed(), is_due && pane.has_pending());
+            let mut end = self.spec.next_end(start, frontiers.purged).filter(|_| has_changed || is_pending);
+            // Of windows that are to begin there may be any number, while a backlog is read.
+            let is_under_way = |end: &i64| is_due && self.spec.start(*end) <= frontiers.fired;
+            while let Some(changed) = end.filter(|end| *end <= frontiers.fired || is_under_way(end)) {
+                if has_changed || changed > frontiers.fired {
+                    ends.insert(changed);
+                }
                 end = self.spec.next_end(start, changed);
             }
         }
         ends.into_iter().collect()
+    }
+
+    /// Whether windows that are under way are emitted at the barrier at hand; the frontier is that of the one before.
+    fn early_due(&self, fired: i64) -> bool {
+        self.early.as_ref().is_some_and(|early| early.last != Some(fired.div_euclid(early.every_ms)))
+    }
+
+    /// The pass is over in which this was the fired frontier.
+    pub fn pass_over(&mut self, fired: i64) {
+        if let Some(early) = &mut self.early {
+            let now = Some(fired.div_euclid(early.every_ms));
+            early.emitted = Some(fired).filter(|_| early.last != now);
+            early.last = now;
+        }
     }
 
     /// The panes of the window that ends at `end`, as far as there are some here.
@@ -372,15 +428,19 @@ impl WindowState {
         }
     }
 
-    /// The groups that have changed here, since the last freeze, in the window that ends at `end`; a key may occur several times.
-    pub fn changed_keys(&self, end: i64) -> Keys {
+    /// The groups that have changed here in the window that ends at `end`, since the last freeze, or since its last early results if it has not
+    /// `fired`; a key may occur several times.
+    pub fn changed_keys(&self, end: i64, fired: i64) -> Keys {
         let mut keys = Keys::default();
+        let is_early = self.early.is_some() && end > fired;
         for (_, pane) in self.panes_of(end) {
-            for group in pane.table.changed() {
+            let pending = pane.table.pending().filter(|_| is_early);
+            for group in pane.table.changed().chain(pending) {
                 keys.push_hashed(pane.table.key(group), pane.table.hash(group));
             }
-            for row in 0..pane.unsent.len() {
-                keys.push_hashed(pane.unsent.get(row), pane.unsent.hash(row));
+            keys.append(&pane.unsent);
+            if is_early {
+                keys.append(&pane.pending);
             }
         }
         keys
@@ -396,15 +456,14 @@ impl WindowState {
         worker: usize,
         workers: usize,
     ) -> Result<Vec<Partials>, StateError> {
-        let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
-        let is_session = self.spec.session_gap_ms().is_some();
-        if let (Kind::Deduplication, Some(gap_ms), Some(only)) = (self.kind, self.spec.session_gap_ms(), only)
-        {
-            let kept = self.kept(gap_ms, only)?;
-            partials.iter_mut().for_each(|partial| partial.kept.clone_from(&kept));
+        let gap_ms = self.spec.session_gap_ms();
+        if let (Kind::Deduplication, Some(within_ms), Some(candidates)) = (self.kind, gap_ms, only) {
+            return self.remembered(within_ms, candidates, workers);
         }
+        let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
+        let is_session = gap_ms.is_some();
         for (start, pane) in self.panes_of(end) {
-            if workers > 1 && self.kind != Kind::Deduplication {
+            if workers > 1 {
                 let is_later = is_session && (end == EVERYTHING || start > self.spec.start(end));
                 let mut hand_over = |group: u32| {
                     let owner = key::owner_of(key::lane(pane.table.hash(group)), workers);
@@ -550,16 +609,22 @@ impl WindowState {
                 pane.unsent.push_hashed(pane.table.key(group), pane.table.hash(group));
             }
         }
+        for group in pane.table.pending() {
+            pane.pending.push_hashed(pane.table.key(group), pane.table.hash(group));
+        }
         let evicted = std::mem::replace(&mut pane.table, GroupTable::new(self.layout.clone())?);
         Ok(evicted.memory_bytes() as u64)
     }
 
     /// All panes, ascending, with what changed since the last freeze.
     pub fn freeze(&mut self) -> Vec<FrozenPane> {
-        let frozen = self.panes.iter_mut().map(|(&start, pane)| FrozenPane {
-            pane: start,
-            change: pane.freeze(),
-            runs: pane.runs.clone(),
+        let early = self.early.as_ref();
+        let frozen = self.panes.iter_mut().map(|(&start, pane)| {
+            if let Some(early) = early {
+                // Others are in windows that have not begun.
+                pane.keep_pending(early.emitted.is_some_and(|fired| start <= fired));
+            }
+            FrozenPane { pane: start, change: pane.freeze(), runs: pane.runs.clone() }
         });
         frozen.collect()
     }
@@ -600,6 +665,10 @@ impl WindowState {
             // The next freeze writes all of it; and nothing of it is news to those who read what was emitted.
             pane.table.forget_changes();
         }
+        if self.early.is_some() {
+            // Nobody knows what early results had come of them.
+            pane.table.put_off_all();
+        }
         Ok(())
     }
 
@@ -635,7 +704,9 @@ impl WindowState {
 
     /// Bytes held by tables and scratch memory, unused capacity included.
     pub fn memory_bytes(&self) -> u64 {
-        let of_pane = |pane: &Pane| pane.table.memory_bytes() + pane.unsent.memory_bytes();
+        let of_pane = |pane: &Pane| {
+            pane.table.memory_bytes() + pane.unsent.memory_bytes() + pane.pending.memory_bytes()
+        };
         let tables: usize = self.panes.values().map(of_pane).sum();
         (tables + self.keys.memory_bytes() + self.groups.capacity() * 4 + self.buckets.memory_bytes()) as u64
     }

@@ -98,11 +98,12 @@ impl Worker {
     ///
     /// # Errors
     /// `Bug` if there is no such step.
-    pub fn changed(&self, window: usize, end: i64) -> Result<Changed, WorkerError> {
+    pub fn changed(&self, window: usize, end: i64) -> Result<Arc<Changed>, WorkerError> {
         if self.deduplicates(window) {
             return Ok(self.windows[window].candidates.told.clone());
         }
-        Ok(Changed { keys: self.state(window)?.changed_keys(end), places: vec![] })
+        let fired = self.frontiers(window)?.fired;
+        Ok(Arc::new(Changed { keys: self.state(window)?.changed_keys(end, fired), places: vec![] }))
     }
 
     fn deduplicates(&self, window: usize) -> bool {
@@ -129,7 +130,7 @@ impl Worker {
 
     /// Puts together this worker's groups of the window that ends at `end`, from what every worker's [`close`](Self::close) has for
     /// it (in the order of the workers), and carries them through `having` and all that follows. `emit` gets the output, in pieces. With
-    /// `only`, the window has fired before: its rows replace those of then, and what a condition holds back now takes them away.
+    /// `only`, or where there are early results, the window's rows replace earlier ones, and what a condition holds back now takes those away.
     ///
     /// # Errors
     /// Those of `emit`; `Data` for a row under `on_error: fail`; those of the state.
@@ -147,6 +148,9 @@ impl Worker {
         if let (true, Some(told)) = (self.deduplicates(window), only) {
             return self.release(window, partials, told, emit);
         }
+        let has_early =
+            graph.plan.steps[step].window.as_ref().is_some_and(|window| window.early_ms.is_some());
+        let again = only.is_some() || has_early;
         // The window's rows may only reach later steps: nobody asks for this state meanwhile.
         let mut state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
         let stage = Some(Stage::Step(step));
@@ -156,7 +160,7 @@ impl Worker {
         let lanes = lanes_of(self.index, self.workers);
         let merged = state.merge(end, only, partials, lanes, cold.as_ref(), &mut |rows| {
             let pass_on = || {
-                self.emit_rows(&graph, step, rows, only.is_some(), &mut out)?;
+                self.emit_rows(&graph, step, rows, again, &mut out)?;
                 if out.size_bytes() > EMIT_BYTES {
                     // Waiting for whoever takes it is nothing that the step does.
                     self.enter(None);
@@ -226,14 +230,18 @@ impl Worker {
         }
         let cold = self.cold.clone();
         self.windows[window].frontiers = frontiers;
+        self.state_mut(window)?.pass_over(before.fired);
         Ok(self.state_mut(window)?.purge(frontiers.purged, cold.as_ref())?)
     }
 
     /// Copies out what changed since the last freeze, by windowed step.
     ///
     /// # Errors
-    /// `Bug` within [`merge`](Self::merge).
+    /// `Bug` within [`merge`](Self::merge), or if rows wait.
     pub fn freeze(&mut self) -> Result<Vec<FrozenStep>, WorkerError> {
+        if self.windows.iter().any(|window| !window.candidates.is_empty()) {
+            return Err(WorkerError::bug("an epoch ends, and rows wait still"));
+        }
         self.count_held();
         let mut steps = vec![];
         for window in 0..self.windows.len() {
@@ -302,6 +310,9 @@ impl Worker {
         let graph = self.graph.clone();
         let emitted = |window: &StepWindow| match graph.plan.steps[window.step].window.as_ref()?.emit {
             Emit::Final => None,
+            Emit::Updates if graph.plan.steps[window.step].window.as_ref()?.early_ms.is_some() => {
+                Some(EVERYTHING)
+            }
             Emit::Updates => Some(window.frontiers.fired),
             // What a deduplication remembers is emitted nowhere.
             Emit::Running if graph.plan.steps[window.step].deduplicates() => None,

@@ -4,6 +4,8 @@
 //! record that it came with, for sinks may forward its headers and dead letters quote it. What becomes of such a record is counted when
 //! the epoch ends, after all of its rows have gone their way.
 
+use std::sync::Arc;
+
 use arrow::array::{AsArray, UInt32Array};
 use arrow::datatypes::{Int32Type, Int64Type};
 use onceflow_protocol::EventTime;
@@ -25,7 +27,7 @@ use crate::state::window_state::{Changed, ChangedGroups, Partials, Place};
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     /// Their keys, and where they belong, row by row: what other workers are told of them.
-    pub told: Changed,
+    pub told: Arc<Changed>,
     batches: Vec<Waiting>,
 }
 
@@ -82,18 +84,23 @@ impl Worker {
         let origin = call.origin.map(|origin| (origin.topic, origin.partition));
         let order = order_of(&kept, origin, call.messages);
         let candidates = &mut self.windows[window].candidates;
+        // Nobody else has it between barriers.
+        let told = Arc::make_mut(&mut candidates.told);
+        let before = told.keys.memory_bytes();
         for row in (0..kept.len()).filter(|row| !is_late[*row]) {
-            candidates.told.keys.push_hashed(keys.get(row), keys.hash(row));
-            candidates.told.places.push(Place {
+            told.keys.push_hashed(keys.get(row), keys.hash(row));
+            told.places.push(Place {
                 time: order[0].as_primitive::<Int64Type>().value(row),
                 partition: order[1].as_primitive::<Int32Type>().value(row),
                 offset: order[2].as_primitive::<Int64Type>().value(row),
                 topic: order[3].as_primitive::<Int64Type>().value(row),
             });
         }
+        let told_bytes = told.keys.memory_bytes() - before;
         let on_time = is_late.iter().map(|is_late| Some(!is_late)).collect();
         let rows = first_columns(kept.filter(&on_time)?, &call.graph.plan.steps[step].output_schema)?;
-        self.held_bytes += rows.columns.get_array_memory_size() + rows.len() * size_of::<Place>();
+        let of_row = size_of::<Place>() + size_of::<i64>() + size_of::<u32>();
+        self.waiting_bytes += rows.columns.get_array_memory_size() + rows.len() * of_row + told_bytes;
         let records = rows.origin.as_ref().map(|_| call.records);
         self.windows[window].candidates.batches.push(Waiting { records, rows });
         Ok(())
@@ -127,13 +134,13 @@ impl Worker {
             rows.origin = rows.origin.as_ref().map(copied);
         }
         let fates = self.fates.hold((0..is_held.len()).filter(|record| is_held[*record]));
-        self.held_bytes += messages.memory_bytes();
+        self.waiting_bytes += messages.memory_bytes();
         self.held.push(HeldRecords { source, topic: topic.to_owned(), partition, messages, fates });
     }
 
     /// Bytes that wait for the next barrier.
-    pub fn held_bytes(&self) -> usize {
-        self.held_bytes
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Decides which of this worker's rows are kept, and carries those through all that follows.
@@ -202,6 +209,6 @@ impl Worker {
         for held in self.held.drain(..) {
             self.counts.total += held.fates.count();
         }
-        self.held_bytes = 0;
+        self.waiting_bytes = 0;
     }
 }

@@ -124,6 +124,7 @@ impl Step {
             having: None,
             lateness_ms: 0,
             emit: Default::default(),
+            early_ms: None,
             late,
             identity: String::new(),
             above: String::new(),

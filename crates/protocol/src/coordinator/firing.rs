@@ -35,7 +35,8 @@ pub enum Emit {
     Final,
     /// At its end, and again whenever they have changed.
     Updates,
-    /// Whenever they have changed: there is no end to wait for. A window that ends is no more than state that goes.
+    /// Whenever they have changed: there is no end to wait for. A window that ends is no more than state that goes. So it is for rows that wait
+    /// for the barrier, where it is decided which of them go on.
     Running,
 }
 

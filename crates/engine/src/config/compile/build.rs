@@ -424,6 +424,7 @@ fn build_window(
         having: bind(window.having.as_ref(), output)?,
         lateness_ms: window.lateness_ms,
         emit: window.emit,
+        early_ms: window.early_ms,
         late: window.late,
         identity: window.identity(),
         above,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+use onceflow_protocol::WindowSpec;
 use onceflow_protocol::coordinator::Emit;
 
 use super::graph::{Graph, Reads};
@@ -402,8 +403,13 @@ fn analyze_step(
                 found.push(Diagnostic::new(Code::ByDesign, window_span(step), message).hint(hint));
             }
             let replaced = (window.emit != Emit::Final).then(|| {
-                let start = (window.emit == Emit::Updates).then(|| "window_start".to_owned());
-                let identity = groups.iter().cloned().chain(start).map(|name| (name.clone(), Some(name)));
+                // Cumulative windows of a period begin together.
+                let bound = match window.spec.is_some_and(WindowSpec::is_cumulative) {
+                    true => "window_end",
+                    false => "window_start",
+                };
+                let bound = (window.emit == Emit::Updates).then(|| bound.to_owned());
+                let identity = groups.iter().cloned().chain(bound).map(|name| (name.clone(), Some(name)));
                 Replaced { step: step.name.value.clone(), identity: identity.collect() }
             });
             let origin = Origin::Window(Some(groups));

@@ -34,6 +34,7 @@ pub(super) struct AnalyzedWindow {
     pub having: Option<Typed>,
     pub lateness_ms: i64,
     pub emit: Emit,
+    pub early_ms: Option<i64>,
     pub late: Late,
 }
 
@@ -58,7 +59,9 @@ impl AnalyzedWindow {
         }
         text.push('\n');
         for (name, typed) in &self.groups {
-            let _ = writeln!(text, "group {name:?} {} = {}", sql_type(&typed.data_type), typed.sql);
+            // The key of a deduplication is no column: its names say nothing.
+            let name = if self.deduplicates { String::new() } else { format!("{name:?} ") };
+            let _ = writeln!(text, "group {name}{} = {}", sql_type(&typed.data_type), typed.sql);
         }
         text
     }
@@ -129,6 +132,7 @@ pub(super) fn analyze(
         having,
         lateness_ms: window.lateness_ms,
         emit: window.emit.value,
+        early_ms: window.early_ms,
         late,
     };
     (analyzed, output.scope)
@@ -156,6 +160,7 @@ pub(super) fn analyze_deduplicate(
         having: None,
         lateness_ms: window.lateness_ms,
         emit: window.emit.value,
+        early_ms: None,
         late: late(step, window, side, found),
     }
 }

@@ -293,8 +293,8 @@ static STEP: Section = Section {
         .default("0s"),
         Key::new(
             "emit",
-            Words(&["final", "updates"]),
-            "When results are written: once, when the window closes; or at its end, and again whenever they have changed.",
+            Either(&[Words(&["final", "updates"]), Of(&EMIT)]),
+            "When results are written: once, when the window closes; or at its end, and again whenever they have changed; or before its end, too.",
         )
             .default("final; with a `ttl` updates")
             .needs(&["group_by"]),
@@ -335,6 +335,18 @@ static WINDOW: Section = Section {
         Key::new("offset", SignedDuration, "Shifts all windows: with `8h` days begin at 08:00 UTC.")
             .default("0s"),
     ],
+};
+
+static EMIT: Section = Section {
+    id: "emit",
+    what: "`emit`",
+    one_of: &[],
+    keys: &[Key::new(
+        "early",
+        Duration,
+        "As `updates`, and what has changed of a window that has not ended whenever event time has gone on by so much.",
+    )
+    .required()],
 };
 
 static DEDUPLICATE: Section = Section {

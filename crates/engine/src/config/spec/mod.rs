@@ -281,8 +281,10 @@ pub struct Window {
     pub having: Option<Sql>,
     /// `allowed_lateness`, milliseconds.
     pub lateness_ms: i64,
-    /// `emit`.
+    /// `emit`; `early` is `updates` and more.
     pub emit: Spanned<Emit>,
+    /// `early`, milliseconds.
+    pub early_ms: Option<i64>,
     /// `late`.
     pub late: Part<Spanned<Late>>,
 }

@@ -17,8 +17,8 @@ const MAX_PANES: i64 = 10_000;
 /// Clauses that mean nothing without groups.
 const GROUP_CLAUSES: &[&str] = &["group_by", "aggregate", "having", "emit"];
 
-/// The same, and those that `deduplicate` has as well.
-const WINDOW_CLAUSES: &[&str] = &["group_by", "aggregate", "having", "allowed_lateness", "late", "emit"];
+/// Those that mean nothing without state.
+const LATE_CLAUSES: &[&str] = &["allowed_lateness", "late"];
 
 pub(super) fn read(node: Option<&Node>, found: &mut Vec<Diagnostic>) -> Vec<Step> {
     let entries = node.and_then(|node| map(node, "`steps`", found)).unwrap_or_default();
@@ -82,7 +82,8 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
         (None, None, None) => {
             let hint = "for example `window: { tumbling: 1m }`; or `ttl: 30d` for totals that go on, of groups that are forgotten when they have had \
                         no row for so long";
-            refuse(WINDOW_CLAUSES, "a `window` or a `ttl`", hint, &mut fields, found);
+            refuse(GROUP_CLAUSES, "a `window` or a `ttl`", hint, &mut fields, found);
+            refuse(LATE_CLAUSES, "a `window`, a `ttl` or a `deduplicate`", hint, &mut fields, found);
             Part::Absent
         }
     };
@@ -192,6 +193,12 @@ fn running(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnost
         let hint = "leave `emit` out, or write `emit: updates`";
         found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
     }
+    if window.early_ms.is_some() {
+        let message =
+            "without a window no result is early: what has changed is written with every checkpoint";
+        let hint = "leave `emit` out, or write `emit: updates`";
+        found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
+    }
     window.emit.value = Emit::Running;
     let ttl = positive_duration(node, "`ttl`", found);
     window.spec = ttl.and_then(|ttl| WindowSpec::session(ttl.value.as_millis() as i64));
@@ -222,7 +229,14 @@ fn deduplicate(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diag
     let group_by = own.require("key", found).map_or(Part::Invalid, |node| groups(node, "`key`", found));
     let within = own.require("within", found).and_then(|node| positive_duration(node, "`within`", found));
     own.finish(found);
-    let spec = within.and_then(|within| WindowSpec::session(within.value.as_millis() as i64));
+    let spec = within.as_ref().and_then(|within| WindowSpec::session(within.value.as_millis() as i64));
+    if let (Some(spec), Some(within)) = (spec, within)
+        && (spec.size_ms() + lateness_ms) / spec.every_ms() > MAX_PANES
+    {
+        let message = format!("`allowed_lateness` is more than {} times as long", MAX_PANES / 8);
+        let hint = "times are remembered in slices of an eighth of `within`, and so many are too many";
+        found.push(Diagnostic::new(Code::WindowSize, within.span, message).hint(hint));
+    }
     let emit = Spanned { value: Emit::Running, span: key.span };
     let aggregate = Part::Is(vec![]);
     let span = key.span;
@@ -235,6 +249,7 @@ fn deduplicate(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diag
         having: None,
         lateness_ms,
         emit,
+        early_ms: None,
         late,
     })
 }
@@ -264,7 +279,10 @@ fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Windo
         None => Part::Invalid,
     };
     let having = fields.get("having").and_then(|node| sql(node, "`having`", found));
-    let emit = fields.get("emit").and_then(|node| emit(node, found));
+    let (emit, early_ms) = match fields.get("emit").and_then(|node| emit(node, found)) {
+        Some((emit, early_ms)) => (Some(emit), early_ms),
+        None => (None, None),
+    };
     let (lateness_ms, late) = lateness(fields, found);
     Window {
         span: key.span,
@@ -274,19 +292,23 @@ fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Windo
         aggregate,
         having,
         emit: emit.unwrap_or(Spanned { value: Emit::Final, span: key.span }),
+        early_ms,
         lateness_ms,
         late,
     }
 }
 
-fn emit(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Spanned<Emit>> {
-    match &node.value {
-        Value::Map(_) => {
-            found.push(not_yet(first(node.span), "`emit: {early: …}`"));
-            None
-        }
-        _ => word(node, "emit", &[("final", Emit::Final), ("updates", Emit::Updates)], &[], found),
-    }
+/// `final`, `updates` or `{early: 10s}`; and how often results come early, milliseconds.
+fn emit(node: &Node, found: &mut Vec<Diagnostic>) -> Option<(Spanned<Emit>, Option<i64>)> {
+    let Value::Map(_) = &node.value else {
+        let words = [("final", Emit::Final), ("updates", Emit::Updates)];
+        return word(node, "emit", &words, &[], found).map(|emit| (emit, None));
+    };
+    let mut fields = Fields::open(node, "`emit`", found)?;
+    let early = fields.require("early", found).and_then(|node| positive_duration(node, "`early`", found));
+    fields.finish(found);
+    let emit = Spanned { value: Emit::Updates, span: first(node.span) };
+    early.map(|early| (emit, Some(early.value.as_millis() as i64)))
 }
 
 /// `{tumbling: 1m}`, `{hopping: 10m, every: 1m}` or `{cumulative: 1h, every: 5m}`, each with an `offset` or without; or

@@ -145,6 +145,9 @@ pub struct ExplainedWindow {
     pub allowed_lateness_ms: i64,
     /// `final`, `updates` or, without a window, `running`.
     pub emit: &'static str,
+    /// How often results come before the end of their window, milliseconds of event time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_ms: Option<i64>,
     /// Its groups.
     pub group_by: Vec<ExplainedColumn>,
     /// Its aggregates.
@@ -353,12 +356,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         // The key of a deduplication is no column of its rows.
         if window.deduplicates { ExplainedColumn { sql_type: own(), ..shown } } else { shown }
     };
-    // Those of sessions, totals and deduplications begin with what nobody has asked for.
-    let bounds = match window.spec.session_gap_ms() {
-        None => 0,
-        Some(_) => 2,
-    };
-    let aggregates = window.aggregates.iter().skip(bounds);
+    let aggregates = window.aggregates.iter().skip(window.own_aggregates());
     let aggregates = aggregates.map(|aggregate| row(&aggregate.name, aggregate.sql.clone()));
     let groups = window.group_by.iter().map(|group| (&group.name, &group.data_type));
     let results = window.aggregates.iter().map(|aggregate| (&aggregate.name, &aggregate.result_type));
@@ -383,6 +381,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
             Emit::Updates => "updates",
             Emit::Running => "running",
         },
+        early_ms: window.early_ms,
         group_by: window.group_by.iter().map(group).collect(),
         aggregate: aggregates.collect(),
         having: window.having.as_ref().map(|having| having.sql().to_owned()),

@@ -132,9 +132,12 @@ impl ExplainedWindow {
             0 => shape,
             offset => format!("{shape}, shifted by {}", duration(offset)),
         };
-        let fires = match self.emit {
-            "updates" => ", fires at its end and whenever it has changed since",
-            _ => "",
+        let fires = match (self.emit, self.early_ms) {
+            (_, Some(early)) => {
+                format!(", fires every {}, at its end and whenever it has changed since", duration(early))
+            }
+            ("updates", None) => ", fires at its end and whenever it has changed since".to_owned(),
+            _ => String::new(),
         };
         let lateness = duration(self.allowed_lateness_ms);
         match self.kind {

@@ -1,6 +1,6 @@
 //! What workers tell each other before something is emitted again.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use crate::state::StateError;
 use crate::state::cold::{ColdStore, Run};
@@ -9,7 +9,7 @@ use crate::state::rows::EncodedRows;
 use crate::state::table::GroupTable;
 use hashbrown::HashTable;
 
-/// What one worker tells: the groups of a window that have changed since it was last emitted; or the keys of rows that may be duplicates.
+/// What one worker tells: the groups of a window that have changed since it was last emitted; or the keys of rows that wait, which may be duplicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changed {
     /// Keys; one may occur several times.
@@ -93,9 +93,9 @@ impl ChangedGroups {
     }
 
     /// From when to when each key has such rows, milliseconds.
-    pub(super) fn spans(&self) -> impl Iterator<Item = (u32, i64, i64)> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = (u32, RangeInclusive<i64>)> {
         let span = |(group, candidates): (u32, &[Candidate])| {
-            Some((group, candidates.first()?.place.time, candidates.last()?.place.time))
+            Some((group, candidates.first()?.place.time..=candidates.last()?.place.time))
         };
         self.by_group().filter_map(span)
     }

@@ -9,7 +9,7 @@
 //! candidates, and where they belong ([`Changed`]); then each hands all others the times that it remembers of those keys ([`Partials`]);
 //! and then each worker knows enough to decide about its own candidates alone, and all decide alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::sessions::{FIRST_EVENT, events};
 use super::{Partials, WindowState, pane};
 use crate::state::StateError;
 use crate::state::aggregate::Rows;
-use crate::state::cold::ColdStore;
+use crate::state::cold::{ColdStore, Run};
 use crate::state::key;
 use crate::state::rows::EncodedRows;
 use crate::state::table::GroupTable;
@@ -30,31 +30,46 @@ use crate::state::table::GroupTable;
 /// A group of [`ChangedGroups`], by its place there, and when a row of it was kept, milliseconds.
 type Kept = (u32, i64);
 
+/// Lane and key of a row to look for, and the place of its group.
+type Asked<'k> = (u16, &'k [u8], u32);
+
 impl WindowState {
-    /// When rows were kept here, in memory, of the keys of `candidates`; possibly some more than could matter.
-    pub(super) fn kept(&self, within_ms: i64, candidates: &ChangedGroups) -> Result<Vec<Kept>, StateError> {
-        let mut kept = vec![];
-        for (start, pane) in &self.panes {
-            let (mut places, mut groups) = (vec![], vec![]);
-            for (place, first, last) in candidates.spans() {
-                let (key, hash) = candidates.key(place);
-                if self.is_near(*start, within_ms, first..=last)
-                    && let Some(group) = pane.table.find(key, hash)
-                {
+    /// What every worker gets to know from this one: when rows were kept here, in memory, of the keys of `candidates`, and which runs may say
+    /// more. Possibly some more than could matter.
+    pub(super) fn remembered(
+        &self,
+        within_ms: i64,
+        candidates: &ChangedGroups,
+        workers: usize,
+    ) -> Result<Vec<Partials>, StateError> {
+        let mut found: BTreeMap<i64, (Vec<u32>, Vec<u32>)> = BTreeMap::new();
+        let mut runs = BTreeSet::new();
+        for (place, times) in candidates.spans() {
+            let (key, hash) = candidates.key(place);
+            for (start, pane) in self.panes.range(self.near(within_ms, times)) {
+                runs.extend(pane.runs.iter().copied());
+                if let Some(group) = pane.table.find(key, hash) {
+                    let (places, groups) = found.entry(*start).or_default();
                     places.push(place);
                     groups.push(group);
                 }
             }
-            let mut found = GroupTable::new(self.layout.clone())?;
-            found.merge_groups(&pane.table, &groups)?;
-            kept.extend(places.into_iter().zip(events(&found, FIRST_EVENT)?.values().iter().copied()));
         }
-        Ok(kept)
+        let mut kept = vec![];
+        for (start, (places, groups)) in found {
+            let mut table = GroupTable::new(self.layout.clone())?;
+            if let Some(pane) = self.panes.get(&start) {
+                table.merge_groups(&pane.table, &groups)?;
+            }
+            kept.extend(dated(places, &table)?);
+        }
+        let partials = Partials { kept, runs: runs.into_iter().collect(), ..Partials::default() };
+        Ok(vec![partials; workers])
     }
 
-    /// Whether a row in a pane can be within `within_ms` of these times.
-    fn is_near(&self, pane: i64, within_ms: i64, times: RangeInclusive<i64>) -> bool {
-        pane - within_ms <= *times.end() && self.spec.pane_end(pane) + within_ms > *times.start()
+    /// The panes that can hold a row within `within_ms` of these times.
+    fn near(&self, within_ms: i64, times: RangeInclusive<i64>) -> RangeInclusive<i64> {
+        times.start() - within_ms - self.spec.every_ms()..=times.end() + within_ms
     }
 
     /// Decides which of worker `worker`'s candidates are kept, with what [`close`](WindowState::close) has of all workers, and remembers those. `told` is
@@ -93,7 +108,7 @@ impl WindowState {
         Ok(rows)
     }
 
-    /// When rows of these groups were kept, of which all that is left are rows of cold runs.
+    /// When rows of these groups were kept, as far as cold runs say so.
     fn kept_cold(
         &self,
         within_ms: i64,
@@ -102,29 +117,32 @@ impl WindowState {
         partials: &[Partials],
         cold: &dyn ColdStore,
     ) -> Result<Vec<Kept>, StateError> {
+        let mut runs: BTreeMap<i64, Vec<Run>> = BTreeMap::new();
+        partials
+            .iter()
+            .flat_map(|partial| &partial.runs)
+            .for_each(|run| runs.entry(run.pane).or_default().push(*run));
+        let mut wanted: BTreeMap<Run, Vec<Asked<'_>>> = BTreeMap::new();
+        for (place, times) in candidates.spans().filter(|(place, _)| own[*place as usize]) {
+            let (key, hash) = candidates.key(place);
+            for run in runs.range(self.near(within_ms, times)).flat_map(|(_, runs)| runs) {
+                wanted.entry(*run).or_default().push((key::lane(hash), key, place));
+            }
+        }
         let mut kept = vec![];
-        for run in partials.iter().flat_map(|partial| &partial.runs) {
-            let spans = candidates.spans().filter(|(group, first, last)| {
-                own[*group as usize] && self.is_near(run.pane, within_ms, *first..=*last)
-            });
-            let keys = spans.map(|(group, ..)| {
-                let (key, hash) = candidates.key(group);
-                (group, key::lane(hash), key)
-            });
-            let mut keys: Vec<_> = keys.collect();
-            keys.sort_unstable_by_key(|(_, lane, key)| (*lane, *key));
-            let wanted: Vec<(u16, &[u8])> = keys.iter().map(|(_, lane, key)| (*lane, *key)).collect();
-            let states = cold.get(*run, &wanted)?;
+        for (run, mut keys) in wanted {
+            keys.sort_unstable();
+            let asked: Vec<(u16, &[u8])> = keys.iter().map(|(lane, key, _)| (*lane, *key)).collect();
             let (mut places, mut rows) = (vec![], EncodedRows::default());
-            for ((place, _, key), state) in keys.iter().zip(states) {
+            for ((_, key, place), state) in keys.iter().zip(cold.get(run, &asked)?) {
                 if let Some(state) = state {
                     places.push(*place);
                     rows.push(key, |out| out.extend_from_slice(&state));
                 }
             }
-            let mut found = GroupTable::new(self.layout.clone())?;
-            found.merge_rows(&rows)?;
-            kept.extend(places.into_iter().zip(events(&found, FIRST_EVENT)?.values().iter().copied()));
+            let mut table = GroupTable::new(self.layout.clone())?;
+            table.merge_rows(&rows)?;
+            kept.extend(dated(places, &table)?);
         }
         Ok(kept)
     }
@@ -149,6 +167,12 @@ impl WindowState {
         }
         Ok(())
     }
+}
+
+/// When the rows were kept that these groups' only table remembers, group by group.
+fn dated(places: Vec<u32>, table: &GroupTable) -> Result<impl Iterator<Item = Kept>, StateError> {
+    let times = events(table, FIRST_EVENT)?;
+    Ok(places.into_iter().zip(times.values().to_vec()))
 }
 
 /// The rows of `worker` among the candidates of a key, in their order, that are kept. `kept`: when others were, ascending.

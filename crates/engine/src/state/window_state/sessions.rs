@@ -261,7 +261,7 @@ impl WindowState {
 pub(super) fn events(table: &GroupTable, which: usize) -> Result<Int64Array, StateError> {
     let values = merge::values(table, which)?;
     let events = values.as_primitive_opt::<Int64Type>().filter(|events| events.null_count() == 0);
-    events.cloned().ok_or_else(|| StateError::damaged("a session without its first or last event"))
+    events.cloned().ok_or_else(|| StateError::damaged("a row without its time"))
 }
 
 /// The table of a pane, made if it is not there.
