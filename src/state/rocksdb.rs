@@ -68,6 +68,9 @@ const CACHE_PART_BITS: i32 = 2;
 /// are found: a megabyte at most.
 const KEYS_AT_ONCE: usize = 32;
 
+/// Where there is a key to look for in so many bytes of a run, reading all of them is cheaper.
+const DENSE_BYTES: u64 = 1024;
+
 /// How far a scan reads ahead, in bytes.
 const READ_AHEAD: usize = 256 * 1024;
 
@@ -308,6 +311,11 @@ impl ColdStore for RocksCold {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_unstable_by_key(|&at| keys[at]);
         let mut states = vec![None; keys.len()];
+        let length = self.runs().get(&run).copied().unwrap_or_default();
+        if keys.len() as u64 * DENSE_BYTES > length {
+            self.read_through(run, keys, &order, &mut states)?;
+            return Ok(states);
+        }
         for some in order.chunks(KEYS_AT_ONCE) {
             let rows = some.iter().map(|&at| encode_row(run, keys[at]));
             // As nothing else is said, checksums are verified, and blocks are kept in the cache: the next keys may lie in the same.
@@ -340,6 +348,29 @@ impl ColdStore for RocksCold {
             Ok(()) => Ok(()),
             Err(error) => Err(cold_error(self.file_of(run), error)),
         }
+    }
+}
+
+impl RocksCold {
+    /// Finds keys, ascending in this order, by reading the run from the first of their lanes to the last.
+    fn read_through(
+        &self,
+        run: Run,
+        keys: &[(u16, &[u8])],
+        order: &[usize],
+        states: &mut [Option<Vec<u8>>],
+    ) -> Result<(), ColdError> {
+        let (Some(&first), Some(&last)) = (order.first(), order.last()) else { return Ok(()) };
+        let mut wanted = order.iter().peekable();
+        for row in self.scan(run, keys[first].0..keys[last].0.saturating_add(1))? {
+            let row = row?;
+            let here = (row.lane, row.key.as_slice());
+            while wanted.next_if(|at| keys[**at] < here).is_some() {}
+            while let Some(at) = wanted.next_if(|at| keys[**at] == here) {
+                states[*at] = Some(row.state.clone());
+            }
+        }
+        Ok(())
     }
 }
 

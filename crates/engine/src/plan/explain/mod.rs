@@ -12,8 +12,8 @@ use onceflow_protocol::coordinator::Emit;
 use serde::Serialize;
 
 use super::{
-    Backend, EventTimeFrom, Format, Group, Headers, KEPT, Key, Late, OnError, Plan, Sink, SinkTopic,
-    SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
+    Aggregate, AggregateFunction, Backend, EventTimeFrom, Format, Group, Headers, KEPT, Key, Late, OnError,
+    Plan, Sink, SinkTopic, SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
 };
 use crate::expr::sql_type;
 use crate::state::table::{Layout, StateColumn};
@@ -31,12 +31,26 @@ pub struct Explanation {
     pub steps: Vec<ExplainedStep>,
     /// What is written.
     pub sinks: Vec<ExplainedSink>,
+    /// What goes no further, and is counted.
+    pub left_out: Vec<ExplainedLoss>,
     /// The dead letter topic.
     pub dead_letter: Option<String>,
     /// When and where checkpoints are taken.
     pub checkpoint: ExplainedCheckpoint,
     /// Where state lives; none for a pipeline without windows.
     pub state: Option<ExplainedState>,
+}
+
+/// Something that is left out somewhere.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExplainedLoss {
+    /// Where: `step paid`.
+    pub at: String,
+    /// What: `late rows`.
+    pub what: &'static str,
+    /// Where it goes instead: `dead_letter`, `stream`; none where it is only counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goes_to: Option<&'static str>,
 }
 
 /// A source.
@@ -105,6 +119,9 @@ pub struct ExplainedColumn {
     /// What it is computed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
+    /// What state it has beside that of a fixed size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keeps: Option<String>,
 }
 
 /// A step.
@@ -227,6 +244,7 @@ impl Explanation {
             sources: plan.sources.iter().map(source).collect(),
             steps: plan.steps.iter().map(|explained| step(plan, explained)).collect(),
             sinks: plan.sinks.iter().map(|explained| sink(plan, explained)).collect(),
+            left_out: left_out(plan),
             dead_letter: plan.dead_letter.map(|topic| plan.output_topics[usize::from(topic)].name.clone()),
             checkpoint: ExplainedCheckpoint {
                 interval_ms: plan.checkpoint.interval.as_millis() as u64,
@@ -239,6 +257,64 @@ impl Explanation {
                 memory_bytes: plan.state.memory_bytes,
             }),
         }
+    }
+}
+
+/// What goes no further, in the order in which rows go through.
+fn left_out(plan: &Plan) -> Vec<ExplainedLoss> {
+    let mut losses = vec![];
+    let mut add = |is_left_out: bool, at: String, what: &'static str, goes_to: Option<&'static str>| {
+        losses.extend(is_left_out.then_some(ExplainedLoss { at, what, goes_to }));
+    };
+    let instead = |policy: OnError| match policy {
+        OnError::Fail | OnError::Drop => None,
+        OnError::DeadLetter => Some("dead_letter"),
+        OnError::Stream => Some("stream"),
+    };
+    for source in &plan.sources {
+        let at = || format!("source {}", source.name);
+        let may_fail = source.on_error != OnError::Fail;
+        let failed = "records that cannot be read or computed with";
+        add(may_fail, at(), failed, instead(source.on_error));
+        add(source.tombstones == Tombstones::Skip, at(), "null values", None);
+    }
+    for step in &plan.steps {
+        let at = || format!("step {}", step.name);
+        add(step.filter.is_some(), at(), "rows for which `where` is not true", None);
+        add(step.unnest.is_some(), at(), "rows whose list is empty", None);
+        let Some(window) = &step.window else { continue };
+        let late = match window.late {
+            Late::Drop => None,
+            Late::DeadLetter => Some("dead_letter"),
+            Late::Stream => Some("stream"),
+        };
+        add(true, at(), "late rows", late);
+        add(window.deduplicates, at(), "duplicates", None);
+        let may_overflow = |aggregate: &Aggregate| match aggregate.function {
+            AggregateFunction::Sum => !aggregate.result_type.is_floating(),
+            function => matches!(function, AggregateFunction::CountDistinct { .. }),
+        };
+        let overflows = window.aggregates.iter().any(may_overflow) && step.on_error != OnError::Fail;
+        add(overflows, at(), "results that are too large", instead(step.on_error).map(|_| "dead_letter"));
+        add(window.having.is_some(), at(), "results for which `having` is not true", None);
+    }
+    for sink in &plan.sinks {
+        let at = || format!("sink {}", sink.name);
+        add(sink.filter.is_some(), at(), "rows for which `where` is not true", None);
+        let may_fail = sink.on_error != OnError::Fail;
+        add(may_fail, at(), "rows that its topic would not take", instead(sink.on_error));
+    }
+    losses
+}
+
+/// What an aggregate keeps of a group that has no fixed size.
+fn keeps(function: AggregateFunction) -> Option<String> {
+    match function {
+        AggregateFunction::ArrayAgg { limit } => Some(format!("up to {limit} values of a group")),
+        AggregateFunction::CountDistinct { limit } => Some(format!("up to {limit} values of a group")),
+        AggregateFunction::ApproxDistinct => Some("a sketch of up to 4 KiB a group".to_owned()),
+        AggregateFunction::ApproxPercentile { .. } => Some("a sketch of up to 20 KiB a group".to_owned()),
+        _ => None,
     }
 }
 
@@ -257,7 +333,7 @@ fn columns(schema: &Schema) -> Vec<ExplainedColumn> {
             true => ("…".to_owned(), "undeclared members, as they came".to_owned()),
             false => (field.name().clone(), typed(&sql_type(field.data_type()), !field.is_nullable())),
         };
-        ExplainedColumn { name, sql_type, path: None, sql: None }
+        ExplainedColumn { name, sql_type, path: None, sql: None, keeps: None }
     };
     schema.fields().iter().map(column).collect()
 }
@@ -274,6 +350,7 @@ fn source(source: &Source) -> ExplainedSource {
             path: (path != column.name).then_some(path),
             name: column.name.clone(),
             sql: None,
+            keeps: None,
         }
     });
     let event_time = match source.event_time {
@@ -348,7 +425,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
     let row = |name: &str, sql: String| {
         let known = rows.iter().find(|column| column.name == name);
         let sql_type = known.map(|column| column.sql_type.clone()).unwrap_or_default();
-        ExplainedColumn { name: name.to_owned(), sql_type, path: None, sql: Some(sql) }
+        ExplainedColumn { name: name.to_owned(), sql_type, path: None, sql: Some(sql), keeps: None }
     };
     let group = |group: &Group| {
         let own = || typed(&sql_type(&group.data_type), false);
@@ -357,7 +434,10 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         if window.deduplicates { ExplainedColumn { sql_type: own(), ..shown } } else { shown }
     };
     let aggregates = window.aggregates.iter().skip(window.own_aggregates());
-    let aggregates = aggregates.map(|aggregate| row(&aggregate.name, aggregate.sql.clone()));
+    let aggregates = aggregates.map(|aggregate| ExplainedColumn {
+        keeps: keeps(aggregate.function),
+        ..row(&aggregate.name, aggregate.sql.clone())
+    });
     let groups = window.group_by.iter().map(|group| (&group.name, &group.data_type));
     let results = window.aggregates.iter().map(|aggregate| (&aggregate.name, &aggregate.result_type));
     let texts = groups.chain(results).filter(|(_, data_type)| **data_type == DataType::Utf8);

@@ -21,6 +21,13 @@ impl Display for Explanation {
         for sink in &self.sinks {
             sink.write(f)?;
         }
+        if !self.left_out.is_empty() {
+            writeln!(f, "\nleft out, and counted")?;
+        }
+        for loss in &self.left_out {
+            let goes_to = loss.goes_to.map_or(String::new(), |goes_to| format!(" → {goes_to}"));
+            writeln!(f, "  {}: {}{goes_to}", loss.at, loss.what)?;
+        }
         writeln!(f)?;
         if let Some(topic) = &self.dead_letter {
             writeln!(f, "dead letters → topic {topic}")?;
@@ -57,9 +64,12 @@ impl Display for ExplainedColumn {
         if let Some(path) = &self.path {
             write!(f, " at {path}")?;
         }
-        match &self.sql {
-            Some(sql) if *sql != self.name => write!(f, " = {sql}"),
-            _ => Ok(()),
+        if let Some(sql) = self.sql.as_ref().filter(|sql| **sql != self.name) {
+            write!(f, " = {sql}")?;
+        }
+        match &self.keeps {
+            Some(keeps) => write!(f, ", keeps {keeps}"),
+            None => Ok(()),
         }
     }
 }

@@ -194,3 +194,98 @@ fn first_of(candidates: &[Candidate], kept: &[Kept], within_ms: i64, worker: usi
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+    use onceflow_protocol::WindowSpec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::AggregateFunction::Min;
+    use crate::state::aggregate::AggregateSpec;
+    use crate::state::cold::MemoryColdStore;
+    use crate::state::key::Keys;
+    use crate::state::table::Layout;
+    use crate::state::window_state::{Kind, Place};
+
+    /// Key, time, partition.
+    type Row = (i64, i64, i32);
+
+    fn workers(within_ms: i64, count: usize) -> Vec<WindowState> {
+        let time = AggregateSpec { function: Min, argument: DataType::Int64, result: DataType::Int64 };
+        let layout = Arc::new(Layout::new(vec![DataType::Int64], vec![time]).unwrap());
+        let spec = WindowSpec::session(within_ms).unwrap();
+        let state =
+            || WindowState { kind: Kind::Deduplication, ..WindowState::with_layout(1, spec, layout.clone()) };
+        (0..count).map(|_| state()).collect()
+    }
+
+    fn told(rows: &[Row], first_offset: i64) -> Changed {
+        let mut keys = Keys::default();
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(key, ..)| *key)));
+        keys.encode(&[column], rows.len()).unwrap();
+        let place = |((_, time, partition), offset): (&Row, i64)| Place {
+            time: *time,
+            partition: *partition,
+            offset,
+            topic: 7,
+        };
+        Changed { keys, places: rows.iter().zip(first_offset..).map(place).collect() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Against the rule, taken at its word, whatever is evicted meanwhile and whichever worker has a row.
+        #[test]
+        fn of_duplicates_one_is_kept(
+            epochs in prop::collection::vec(
+                prop::collection::vec((0i64..3, 1_000i64..1_080, 0i32..6), 1..12), 1..6),
+            (within_ms, count) in (1i64..30, 1usize..4),
+            evictions in prop::collection::vec(0usize..6, 6),
+        ) {
+            let cold = MemoryColdStore::new();
+            let mut states = workers(within_ms, count);
+            let (mut generation, mut known) = (0, vec![]);
+            for (epoch, rows) in epochs.iter().enumerate() {
+                let of_worker = |at: usize| -> Vec<Row> {
+                    rows.iter().filter(|row| row.2 as usize % count == at).copied().collect()
+                };
+                let all: Vec<Changed> =
+                    (0..count).map(|at| told(&of_worker(at), 100 * epoch as i64)).collect();
+                let groups = ChangedGroups::new(all.iter());
+                let handed: Vec<Vec<Partials>> = states
+                    .iter()
+                    .map(|state| state.remembered(within_ms, &groups, count).unwrap())
+                    .collect();
+
+                let mut expected = vec![];
+                let mut candidates: Vec<(i64, Place, usize, u32)> = vec![];
+                for (at, told) in all.iter().enumerate() {
+                    let rows = of_worker(at);
+                    candidates.extend((0u32..).zip(&told.places).map(|(row, place)| (rows[row as usize].0, *place, at, row)));
+                }
+                candidates.sort();
+                for (key, place, at, row) in candidates {
+                    let near = |kept: &(i64, i64)| kept.0 == key && (kept.1 - place.time).abs() <= within_ms;
+                    if !known.iter().any(near) {
+                        known.push((key, place.time));
+                        expected.push((at, row));
+                    }
+                }
+                expected.sort_unstable();
+                let mut kept = vec![];
+                for (at, state) in states.iter_mut().enumerate() {
+                    let partials: Vec<Partials> = handed.iter().map(|parts| parts[at].clone()).collect();
+                    let rows = state.keep(&groups, &partials, at, &all[at], &cold).unwrap();
+                    kept.extend(rows.into_iter().map(|row| (at, row)));
+                }
+                prop_assert_eq!(kept, expected);
+                for state in states.iter_mut().skip(evictions[epoch]).take(1) {
+                    state.evict(&cold, None, &mut || { generation += 1; generation }).unwrap();
+                }
+            }
+        }
+    }
+}
