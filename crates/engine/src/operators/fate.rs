@@ -47,14 +47,12 @@ impl Fates {
 
     /// Counts each record once, but for those that are held.
     pub(crate) fn count(&self) -> Counts {
-        let mut counts = Counts::default();
+        let mut counts = Counts { records_in: self.0.len() as u64, ..Counts::default() };
         for fates in &self.0 {
             let has = |fate: Fate| fates & fate as u8 != 0;
             if has(Fate::Held) {
-                continue;
-            }
-            counts.records_in += 1;
-            if has(Fate::Dead) {
+                counts.records_in -= 1;
+            } else if has(Fate::Dead) {
                 counts.dead += 1;
             } else if has(Fate::Dropped) {
                 counts.dropped += 1;
