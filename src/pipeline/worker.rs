@@ -1,8 +1,8 @@
 //! The worker thread: carries records from its partitions through the engine to the sink, and stands still at barriers.
 //!
 //! It never waits for a peer while it owes one something: it polls sources only while not too much output is held, not too many rows wait for
-//! the barrier and no barrier stands, and always drains its inbox first. Only while windows fire does it wait for room in the sink, which owes it nothing but
-//! to produce what belongs to the open transaction. So no deadlock can close.
+//! the barrier and no barrier stands, and always drains its inbox first. Only while windows fire does it wait for room in the sink, which owes it
+//! nothing but to produce what belongs to the open transaction. So no deadlock can close.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

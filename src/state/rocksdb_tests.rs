@@ -430,14 +430,19 @@ fn a_missing_or_damaged_file_is_named() {
     check_refusal(gone, current, StorageErrorKind::Missing);
 }
 
-#[test]
-fn damage_in_a_block_is_an_error_of_the_scan_that_names_the_file() {
-    let place = Place::new();
-    let (cold, snapshot, rows) = stored(&place);
+/// A store with a damaged block in the file that is named, and what had been stored, by generation.
+fn damaged_in_a_block(place: &Place) -> (RocksCold, FileName, Vec<Rows>) {
+    let (cold, snapshot, rows) = stored(place);
     drop(cold);
     let name = FileName::parse(tables(&snapshot)[0].to_str().unwrap()).unwrap();
     flip(&place.storage.path(&name), 1_000);
-    let cold = place.restore(&snapshot, "b0b0").unwrap();
+    (place.restore(&snapshot, "b0b0").unwrap(), name, rows)
+}
+
+#[test]
+fn damage_in_a_block_is_an_error_of_the_scan_that_names_the_file() {
+    let place = Place::new();
+    let (cold, name, rows) = damaged_in_a_block(&place);
     let mut damaged = 0;
     for (generation, rows) in rows.iter().enumerate() {
         match scan(&cold, run(1, 60_000, generation as u64), 0..64) {
@@ -455,11 +460,7 @@ fn damage_in_a_block_is_an_error_of_the_scan_that_names_the_file() {
 #[test]
 fn damage_in_a_block_is_an_error_of_the_look_up_that_names_the_file() {
     let place = Place::new();
-    let (cold, snapshot, rows) = stored(&place);
-    drop(cold);
-    let name = FileName::parse(tables(&snapshot)[0].to_str().unwrap()).unwrap();
-    flip(&place.storage.path(&name), 1_000);
-    let cold = place.restore(&snapshot, "b0b0").unwrap();
+    let (cold, name, rows) = damaged_in_a_block(&place);
     let mut damaged = vec![];
     for (generation, rows) in rows.iter().enumerate() {
         let run = run(1, 60_000, generation as u64);

@@ -6,7 +6,8 @@
 //!
 //! 1. [`update`](WindowState::update) with each batch. Lateness is judged by the purged frontier of the last barrier.
 //! 2. At the barrier, for each window end that fires, in ascending order: every worker [`close`](WindowState::close)s, then
-//!    every owner of lanes [`merge`](WindowState::merge)s what all workers handed over and emits it. Neither changes state, but of sessions, see below.
+//!    every owner of lanes [`merge`](WindowState::merge)s what all workers handed over and emits it. Neither changes state, but of sessions
+//!    and deduplications, see below.
 //!    With `emit: updates`, before those: for each window that has fired and of which something has changed since
 //!    ([`changed_ends`](WindowState::changed_ends)), every worker tells which groups ([`changed_keys`](WindowState::changed_keys)), and
 //!    close and merge are about those of all workers ([`ChangedGroups`]).

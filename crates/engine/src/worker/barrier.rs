@@ -308,15 +308,16 @@ impl Worker {
     pub fn evict_one(&mut self, next_generation: &mut dyn FnMut() -> u64) -> Result<u64, WorkerError> {
         let cold = self.cold.clone();
         let graph = self.graph.clone();
-        let emitted = |window: &StepWindow| match graph.plan.steps[window.step].window.as_ref()?.emit {
-            Emit::Final => None,
-            Emit::Updates if graph.plan.steps[window.step].window.as_ref()?.early_ms.is_some() => {
-                Some(EVERYTHING)
+        let emitted = |window: &StepWindow| {
+            let plan = graph.plan.steps[window.step].window.as_ref()?;
+            match plan.emit {
+                Emit::Final => None,
+                Emit::Updates if plan.early_ms.is_some() => Some(EVERYTHING),
+                Emit::Updates => Some(window.frontiers.fired),
+                // What a deduplication remembers is emitted nowhere.
+                Emit::Running if plan.deduplicates => None,
+                Emit::Running => Some(EVERYTHING),
             }
-            Emit::Updates => Some(window.frontiers.fired),
-            // What a deduplication remembers is emitted nowhere.
-            Emit::Running if graph.plan.steps[window.step].deduplicates() => None,
-            Emit::Running => Some(EVERYTHING),
         };
         let windows = self.windows.iter_mut();
         let mut states: Vec<_> =

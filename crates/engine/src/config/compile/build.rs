@@ -409,18 +409,12 @@ fn build_window(
         })
     };
     let spec = window.spec.ok_or("the window has no size")?;
-    let bounds = match spec.session_gap_ms() {
-        None => 0,
-        // The time of the row that was kept.
-        Some(_) if window.deduplicates => 1,
-        Some(_) => 2,
-    };
-    let bounds = session_bounds().into_iter().take(bounds).map(Ok);
-    Ok(Window {
+    let asked_for = window.aggregates.iter().map(aggregate).collect::<Result<Vec<_>, String>>()?;
+    let mut built = Window {
         spec,
         deduplicates: window.deduplicates,
         group_by: window.groups.iter().map(group).collect::<Result<_, String>>()?,
-        aggregates: bounds.chain(window.aggregates.iter().map(aggregate)).collect::<Result<_, String>>()?,
+        aggregates: vec![],
         having: bind(window.having.as_ref(), output)?,
         lateness_ms: window.lateness_ms,
         emit: window.emit,
@@ -428,10 +422,13 @@ fn build_window(
         late: window.late,
         identity: window.identity(),
         above,
-    })
+    };
+    let own = session_bounds().into_iter().take(built.own_aggregates());
+    built.aggregates = own.chain(asked_for).collect();
+    Ok(built)
 }
 
-/// A session's first and last event: its bounds are two aggregates of it, before all others. Nobody else's can have these names.
+/// A session's first and last event: its bounds are two aggregates of it, before all others. The first is the time of a row that was kept. Nobody else's can have these names.
 fn session_bounds() -> [Aggregate; 2] {
     let bound = |name: &str, function, call: &str| Aggregate {
         name: name.to_owned(),

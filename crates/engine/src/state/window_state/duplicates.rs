@@ -1,11 +1,11 @@
 //! Which rows a deduplication keeps.
 //!
-//! Of rows with the same key that are no further apart in event time than `within`, one is kept: one that a row of an earlier epoch has been kept for
-//! never, and of those that came in one epoch the first by event time, partition and offset. So no two kept rows of a key are within
+//! Of rows with the same key that are no further apart in event time than `within`, one is kept: one of an earlier epoch before one of a later, and
+//! of those that came in one epoch the first by event time, partition and offset. So no two kept rows of a key are within
 //! `within` of each other, and each row that is not kept is within it of one that is.
 //!
-//! What is remembered of a kept row is its key and its time, with the worker that has kept it, in the pane of its time. As a pane is no longer than `within`, it has
-//! one time for a key, on all workers together. Rows wait for the barrier as **candidates**. There each worker tells all others the keys of its
+//! What is remembered of a kept row is its key and its time, with the worker that has kept it, in the pane of its time. As a pane is no longer
+//! than `within`, it has one time for a key, on all workers together. Rows wait for the barrier as **candidates**. There each worker tells all others the keys of its
 //! candidates, and where they belong ([`Changed`]); then each hands all others the times that it remembers of those keys ([`Partials`]);
 //! and then each worker knows enough to decide about its own candidates alone, and all decide alike.
 
@@ -43,11 +43,13 @@ impl WindowState {
         workers: usize,
     ) -> Result<Vec<Partials>, StateError> {
         let mut found: BTreeMap<i64, (Vec<u32>, Vec<u32>)> = BTreeMap::new();
-        let mut runs = BTreeSet::new();
+        let mut touched = BTreeSet::new();
         for (place, times) in candidates.spans() {
             let (key, hash) = candidates.key(place);
             for (start, pane) in self.panes.range(self.near(within_ms, times)) {
-                runs.extend(pane.runs.iter().copied());
+                if !pane.runs.is_empty() {
+                    touched.insert(*start);
+                }
                 if let Some(group) = pane.table.find(key, hash) {
                     let (places, groups) = found.entry(*start).or_default();
                     places.push(place);
@@ -63,7 +65,8 @@ impl WindowState {
             }
             kept.extend(dated(places, &table)?);
         }
-        let partials = Partials { kept, runs: runs.into_iter().collect(), ..Partials::default() };
+        let runs = touched.iter().filter_map(|start| self.panes.get(start)).flat_map(|pane| &pane.runs);
+        let partials = Partials { kept, runs: runs.copied().collect(), ..Partials::default() };
         Ok(vec![partials; workers])
     }
 
