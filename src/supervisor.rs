@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, unbounded};
 use onceflow_engine::plan::Plan;
 use onceflow_protocol::ErrorKind;
 use onceflow_protocol::coordinator::{Failure, Outcome, Requests};
@@ -23,14 +24,14 @@ use crate::http::model::Overview;
 use crate::inputs::{Inputs, Loaded, Mistakes, Pipeline};
 use crate::metrics::Metrics;
 use crate::pipeline::{
-    Answer, CheckpointRecord, Context, Driver, History, PipelineStatus, Request, Savepoint, Status, Statuses,
-    View, said,
+    Answer, CheckpointRecord, Context, Driver, History, NoAnswer, OfKey, PipelineStatus, Request, Savepoint,
+    Search, Status, Statuses, View, said,
 };
 use crate::service_manager;
 use crate::settings::Settings;
 
-/// Requests that a pipeline has not looked at yet; more of them would say nothing new.
-const REQUESTS: usize = 16;
+/// How long a question about a key may take: while windows fire it waits for them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How the daemon runs its pipelines.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +127,8 @@ struct Supervised {
     history: Arc<History>,
     /// Set once it has ended.
     outcome: watch::Receiver<Option<Outcome>>,
+    /// Held by who asks about a key: workers look for one at a time.
+    question: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Supervised {
@@ -134,8 +137,8 @@ impl Supervised {
     }
 
     fn ask(&self, request: Request) {
-        // One that has ended, or was asked often enough, needs no asking.
-        let _ = self.requests.try_send(request);
+        // One that has ended needs no asking.
+        let _ = self.requests.send(request);
     }
 
     fn failed(&self) -> bool {
@@ -346,7 +349,7 @@ impl Supervisor {
         let metrics = Arc::new(shared.metrics.pipeline(&name)?);
         let status = || Status::new(&name, shared.statuses.clone(), metrics.clone());
         let (status, fate) = (status(), status());
-        let (requests, inbox) = bounded(REQUESTS);
+        let (requests, inbox) = unbounded();
         let (ended, outcome) = watch::channel(None);
         let (namespace, until_end) = (&shared.settings.namespace, shared.mode.until_end);
         let mut running = Weak::new();
@@ -371,7 +374,9 @@ impl Supervisor {
                 ended.send_replace(Some(end));
             }
         }
-        let supervised = Supervised { file, plan, requests, context: running, view, history, outcome };
+        let question = Arc::default();
+        let supervised =
+            Supervised { file, plan, requests, context: running, view, history, outcome, question };
         table.pipelines.insert(name, supervised);
         Ok(())
     }
@@ -425,6 +430,30 @@ impl Supervisor {
         self.ask(pipeline, Request::Checkpoint(waiter))?;
         // One that has ended drops whom it was asked by.
         Ok(answer.await.unwrap_or(Answer::NotRunning))
+    }
+
+    /// What the windowed steps of a pipeline have of the key that a text names.
+    ///
+    /// # Errors
+    /// If there is no such pipeline.
+    pub async fn find(
+        &self,
+        pipeline: &str,
+        key: &str,
+    ) -> Result<Result<Vec<(String, OfKey)>, NoAnswer>, Unknown> {
+        let (plan, requests, question) = {
+            let table = self.table();
+            let known = table.pipelines.get(pipeline).ok_or_else(|| Unknown(pipeline.to_owned()))?;
+            (known.plan.clone(), known.requests.clone(), known.question.clone())
+        };
+        let found = async {
+            let _one_at_a_time = question.lock().await;
+            let (search, request) = Search::new(plan, key)?;
+            // One that has ended drops what it is asked.
+            let _ = requests.send(request);
+            search.found().await
+        };
+        Ok(tokio::time::timeout(PATIENCE, found).await.unwrap_or(Err(NoAnswer::Busy)))
     }
 
     /// The daemon's namespace.

@@ -64,7 +64,16 @@ impl Client {
     /// # Errors
     /// If no daemon answers, or what it says instead.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.ask(path, &[])
+    }
+
+    /// The same, with parameters.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn ask<T: DeserializeOwned>(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<T> {
         let request = self.agent.get(format!("{}/api/v1{path}", self.base));
+        let request = request.query_pairs(parameters.iter().copied());
         self.answer(self.authorized(request).call())
     }
 

@@ -1,7 +1,8 @@
 //! `/api/v1`: what an operator asks and orders. Answers are JSON; a refusal is `{"error": "…"}`.
 
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::model::{Checkpoints, Pipelines, Reasons, Stopped, Triggered};
-use crate::pipeline::{Answer, why};
+use crate::pipeline::{Answer, NoAnswer, Why, why};
 use crate::supervisor::{ReloadError, StopMode, Unknown};
 
 /// The routes, below `/api/v1`.
@@ -57,29 +58,70 @@ async fn pipeline(State(app): State<App>, Path(pipeline): Path<String>) -> Respo
     }
 }
 
-async fn reasons(State(app): State<App>, Path(pipeline): Path<String>) -> Response {
-    match app.supervisor.overview(&pipeline) {
-        Some(overview) => Json(Reasons { steps: why(&overview.progress) }).into_response(),
-        None => Unknown(pipeline).into_response(),
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    key: Option<String>,
+}
+
+/// With a key, once all workers have said what they have of it.
+async fn reasons(
+    State(app): State<App>,
+    Path(pipeline): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let Ok(Query(Asked { key })) = asked else {
+        return problem(StatusCode::BAD_REQUEST, "the one parameter is `key`".to_owned());
+    };
+    let Some(overview) = app.supervisor.overview(&pipeline) else {
+        return Unknown(pipeline).into_response();
+    };
+    let mut steps = why(&overview.progress);
+    if let Some(key) = key {
+        let found = match app.supervisor.find(&pipeline, &key).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(NoAnswer::NoSuchKey(reason))) => return problem(StatusCode::BAD_REQUEST, reason),
+            Ok(Err(NoAnswer::NotRunning)) => {
+                let error = format!("pipeline `{pipeline}` does not run, or was started again meanwhile");
+                return problem(StatusCode::CONFLICT, error);
+            }
+            Ok(Err(NoAnswer::Busy)) => {
+                let error =
+                    "the workers are busy with something else: they wait for a broker, or many windows fire";
+                return problem(StatusCode::SERVICE_UNAVAILABLE, error.to_owned());
+            }
+            Ok(Err(NoAnswer::Failed(reason))) => return problem(StatusCode::INTERNAL_SERVER_ERROR, reason),
+            Err(unknown) => return unknown.into_response(),
+        };
+        for (step, of_key) in found {
+            let at = steps.iter().position(|why| why.step == step).unwrap_or_else(|| {
+                steps.push(Why { step, ..Why::default() });
+                steps.len() - 1
+            });
+            steps[at].key = Some(of_key);
+        }
     }
+    Json(Reasons { steps }).into_response()
 }
 
 /// Checkpoints that an answer holds if nobody says how many.
 const CHECKPOINTS: usize = 100;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Newest {
+    limit: Option<usize>,
+}
+
 async fn checkpoints(
     State(app): State<App>,
     Path(pipeline): Path<String>,
-    RawQuery(query): RawQuery,
+    newest: Result<Query<Newest>, QueryRejection>,
 ) -> Response {
-    let limit = match query.as_deref().filter(|query| !query.is_empty()) {
-        None => Some(CHECKPOINTS),
-        Some(query) => query.strip_prefix("limit=").and_then(|limit| limit.parse().ok()),
-    };
-    let Some(limit) = limit else {
+    let Ok(Query(Newest { limit })) = newest else {
         return problem(StatusCode::BAD_REQUEST, "the one parameter is `limit`, a whole number".to_owned());
     };
-    match app.supervisor.checkpoints(&pipeline, limit) {
+    match app.supervisor.checkpoints(&pipeline, limit.unwrap_or(CHECKPOINTS)) {
         Ok(checkpoints) => Json(Checkpoints { checkpoints }).into_response(),
         Err(unknown) => unknown.into_response(),
     }

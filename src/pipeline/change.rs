@@ -7,9 +7,8 @@
 
 use std::fmt::Write as _;
 
-use onceflow_engine::plan::{Plan, Step, Window};
+use onceflow_engine::plan::{Emits, Plan, Step, Window};
 use onceflow_engine::state::table::StateColumn;
-use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{Decision, Frontiers};
 
 use super::manifest::{AggregateState, Manifest, StepState};
@@ -141,7 +140,7 @@ impl Match {
             known.push(AggregateState { since, ..new });
         }
         let mut frontiers = state.frontiers;
-        if window.emit == Emit::Final && frontiers.purged < frontiers.fired {
+        if window.emits == Emits::Final && frontiers.purged < frontiers.fired {
             self.notes.push(format!(
                 "step `{name}` emits results once from now on: windows that have been emitted are closed, whatever their lateness"
             ));

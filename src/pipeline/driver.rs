@@ -129,6 +129,11 @@ impl Driver {
                 self.waiting.push((name.clone(), reply));
                 self.handle(Event::Savepoint(name));
             }
+            Request::Find(question) => {
+                if let Some(run) = &self.run {
+                    run.to_workers(|| ToWorker::Find(question.clone()));
+                }
+            }
         }
     }
 

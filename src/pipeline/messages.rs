@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use onceflow_engine::lookup::{Found, Key};
 use onceflow_engine::output::Output;
 use onceflow_engine::state::window_state::{self, Partials};
 use onceflow_engine::worker::barrier::FrozenStep;
 use onceflow_protocol::coordinator::{Effect, Event, Failure, Firing};
 use onceflow_protocol::{Claim, Decision, Epoch, ErrorKind, Frontiers};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::savepoint::Savepoint;
 
@@ -52,6 +54,8 @@ pub enum ToWorker {
     StopReading,
     /// Go on.
     Resume,
+    /// Say what there is of a key; nothing changes by it.
+    Find(Question),
     /// Write this pane whole at the next barrier, so that the segments go that hold little else.
     Rewrite {
         /// Number of the step's state.
@@ -60,6 +64,18 @@ pub enum ToWorker {
         pane: i64,
     },
 }
+
+/// What is asked about a key.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The key of each windowed step; none where the step has no such keys.
+    pub keys: Arc<Vec<Option<Key>>>,
+    /// Where each worker's answer goes.
+    pub reply: UnboundedSender<Result<FoundByStep, String>>,
+}
+
+/// What a worker has of a key, by windowed step.
+pub type FoundByStep = Vec<Option<Found>>;
 
 /// To the thread that owns the producer.
 pub enum ToSink {

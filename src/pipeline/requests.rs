@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::history::CheckpointRecord;
-use super::messages::SavepointReply;
+use super::messages::{Question, SavepointReply};
 
 /// Asks of the pipeline from outside.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub enum Request {
         /// Dropped, without an answer, if the run fails or ends before.
         reply: SavepointReply,
     },
+    /// Ask the workers about a key. Dropped, without an answer, while there are none.
+    Find(Question),
 }
 
 /// What became of a checkpoint that was asked for.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lookup::OfKey;
 use super::view::{PartitionProgress, Progress, StepProgress};
 
 /// What the next window of a step waits for. Times are milliseconds since 1970.
@@ -21,6 +22,22 @@ pub struct Why {
     pub follows: Option<String>,
     /// Milliseconds until the window fires, if events go on as they did lately.
     pub fires_in_ms: Option<i64>,
+    /// How fast the watermark has gone lately: milliseconds of event time in a millisecond.
+    pub watermark_speed: Option<f64>,
+    /// What there is of the key that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OfKey>,
+}
+
+impl Why {
+    /// Milliseconds until the watermark comes to an instant, if events go on as they did lately; 0 if it has.
+    pub fn reached_in_ms(&self, at_ms: i64) -> Option<i64> {
+        let missing = at_ms.saturating_sub(self.watermark_ms?);
+        if missing <= 0 {
+            return Some(0);
+        }
+        self.watermark_speed.filter(|speed| *speed > 0.0).map(|speed| (missing as f64 / speed) as i64)
+    }
 }
 
 /// What each windowed step waits for.
@@ -33,6 +50,7 @@ fn of_step(step: &StepProgress, progress: &Progress) -> Why {
         step: step.name.clone(),
         next_end_ms: step.next_end_ms,
         fires_at_ms: step.fires_at_ms,
+        watermark_speed: progress.watermark_speed,
         ..Why::default()
     };
     let of_sources = || progress.partitions.iter().filter(|at| step.sources.contains(&at.source));
@@ -53,11 +71,7 @@ fn of_step(step: &StepProgress, progress: &Progress) -> Why {
         (why.watermark_ms, why.held_by) = (slowest.purged_ms, None);
         why.follows = Some(slowest.name.clone());
     }
-    if let (Some(at), Some(now), Some(speed)) = (why.fires_at_ms, why.watermark_ms, progress.watermark_speed)
-        && speed > 0.0
-    {
-        why.fires_in_ms = Some(((at - now).max(0) as f64 / speed) as i64);
-    }
+    why.fires_in_ms = why.fires_at_ms.and_then(|at| why.reached_in_ms(at));
     why
 }
 

@@ -21,7 +21,7 @@ use onceflow_protocol::{Epoch, ErrorKind, Frontiers, NextOffset, PartitionClock}
 use super::context::{Context, wall_clock_ms};
 use super::drift::Drift;
 use super::load::Load;
-use super::messages::{DriverSender, ToKeeper, ToSink, ToWorker, fail};
+use super::messages::{DriverSender, Question, ToKeeper, ToSink, ToWorker, fail};
 use super::meter::{Meter, Spent};
 use crate::kafka::{PartitionQueue, TopicLimits};
 
@@ -107,6 +107,10 @@ struct Running {
     started: Instant,
     /// At a barrier: sources are not polled.
     standing: bool,
+    /// Between a barrier and the end of its epoch: windows fire.
+    passing: bool,
+    /// What is asked about keys and not answered yet.
+    questions: Vec<Question>,
     /// The partition to poll next.
     turn: usize,
     /// What each worker has told of what is emitted again.
@@ -138,6 +142,8 @@ impl WorkerThread {
             thread: self,
             started: Instant::now(),
             standing: false,
+            passing: false,
+            questions: vec![],
             turn: 0,
             changed,
             parts,
@@ -336,14 +342,20 @@ impl Running {
                 Ok(())
             }
             ToWorker::Resume => {
-                self.standing = false;
+                (self.standing, self.passing) = (false, false);
+                self.answer_questions();
                 self.relieve_memory()
+            }
+            ToWorker::Find(question) => {
+                self.questions.push(question);
+                self.answer_questions();
+                Ok(())
             }
         }
     }
 
     fn barrier(&mut self) -> Step {
-        self.standing = true;
+        (self.standing, self.passing) = (true, true);
         let windows = 0..self.thread.engine.windows();
         self.fired = windows
             .map(|step| self.thread.engine.frontiers(step).map(|at| at.fired))
@@ -473,8 +485,28 @@ impl Running {
         thread.driver.event(Event::Frozen(FrozenReport { worker, counts }));
         thread.refresh_limits();
         self.pressed = false;
-        self.standing = hold;
+        (self.standing, self.passing) = (hold, false);
+        self.answer_questions();
         if hold { Ok(()) } else { self.relieve_memory() }
+    }
+
+    /// Answers what was asked about keys, but for the time in which windows fire: rows are on their way between workers then. Every worker is asked
+    /// between the same two messages of the driver, and so they answer alike.
+    fn answer_questions(&mut self) {
+        if self.passing {
+            return;
+        }
+        for Question { keys, reply } in self.questions.drain(..) {
+            if reply.is_closed() {
+                continue;
+            }
+            let found = keys
+                .iter()
+                .enumerate()
+                .map(|(step, key)| key.as_ref().map(|key| self.thread.engine.find(step, key)).transpose());
+            // Whether there is an answer, and anybody waits for it still, is nothing to the run.
+            let _ = reply.send(found.collect::<Result<_, _>>().map_err(|error| error.message));
+        }
     }
 
     /// Beyond its share of memory a worker asks for a barrier, which may close windows; well beyond it, it does not wait for that. It asks for one
@@ -546,7 +578,9 @@ impl WorkerThread {
 /// What a worker's time goes to that does what a message asks.
 fn what_for(message: &ToWorker) -> Spent {
     match message {
-        ToWorker::Fire(_) | ToWorker::Changed { .. } | ToWorker::Partials { .. } => Spent::Windows,
+        ToWorker::Fire(_) | ToWorker::Changed { .. } | ToWorker::Partials { .. } | ToWorker::Find(_) => {
+            Spent::Windows
+        }
         ToWorker::Barrier
         | ToWorker::Freeze { .. }
         | ToWorker::Rewrite { .. }

@@ -11,6 +11,7 @@ mod errors_stream;
 pub mod expr;
 pub mod formats;
 pub mod kafka_properties;
+pub mod lookup;
 pub mod message;
 pub mod metadata;
 pub mod operators;

@@ -386,7 +386,7 @@ impl Worker {
             rows = unnested;
         }
         match (&plan.window, graph.window_of[step]) {
-            (Some(plan), Some(window)) if plan.deduplicates => self.hold(call, step, window, plan, rows),
+            (Some(plan), Some(window)) if plan.deduplicates() => self.hold(call, step, window, plan, rows),
             (Some(plan), Some(window)) => self.update_window(call, step, window, plan, rows),
             _ => {
                 self.counts.stage(stage).rows_out += rows.len() as u64;

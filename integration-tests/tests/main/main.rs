@@ -29,3 +29,4 @@ mod sources;
 mod stateless;
 mod topology;
 mod transactions;
+mod why_key;

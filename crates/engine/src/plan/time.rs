@@ -18,7 +18,12 @@ impl Plan {
             let inputs = self.time_inputs(&step.inputs, &windowed);
             let window = step.window.as_ref()?;
             let granularity_ms = window.spec.session_gap_ms().map_or(1, |_| window.spec.every_ms());
-            Some(WindowedStep { inputs, lateness_ms: window.lateness_ms, emit: window.emit, granularity_ms })
+            Some(WindowedStep {
+                inputs,
+                lateness_ms: window.lateness_ms,
+                emit: window.emits.rule(),
+                granularity_ms,
+            })
         };
         windowed.iter().filter_map(step).collect()
     }

@@ -22,14 +22,24 @@
 //! The order of rows within a window is that of the tables, or of (lane, key) when a run takes part: the same for the same
 //! history of batches, evictions and restores, and nothing to rely on otherwise.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod buckets;
+mod changed;
+mod duplicates;
+mod pane;
+mod restore;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod traces;
+mod updates;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
-use onceflow_protocol::coordinator::Emit;
+use onceflow_protocol::WindowSpec;
 use onceflow_protocol::planted::{Planted, is_planted};
-use onceflow_protocol::{EventTime, Frontiers, WindowSpec};
 
 use super::StateError;
 use super::aggregate::{Failed, Rows};
@@ -38,9 +48,15 @@ use super::key::{self, Keys};
 use super::merge::{self, Results, SortedMerge};
 use super::rows::EncodedRows;
 use super::table::{GroupTable, Layout, StateColumn};
-use crate::plan;
+use crate::plan::{self, Emits};
 
+use self::buckets::Buckets;
 pub use self::changed::{Changed, ChangedGroups, Place};
+pub use self::pane::Change;
+use self::pane::{Pane, pane};
+pub use self::restore::{Origin, PaneRestore};
+pub use self::traces::Trace;
+use self::updates::Early;
 
 /// Runs of a pane after which the next eviction merges them into one.
 pub const MAX_RUNS: usize = 4;
@@ -123,17 +139,6 @@ pub enum Bounds {
     },
 }
 
-/// What a freeze says of a pane's rows in segments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The live extents stay as they are.
-    Unchanged,
-    /// These rows come on top: newer than all before them.
-    Delta(EncodedRows),
-    /// These rows are everything, possibly nothing; all older extents of this pane and worker are dead.
-    Whole(EncodedRows),
-}
-
 /// A pane at a barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrozenPane {
@@ -145,134 +150,12 @@ pub struct FrozenPane {
     pub runs: Vec<Run>,
 }
 
-/// Where the extents of a [`PaneRestore`] come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// From this worker, at the same parallelism: they stay live.
-    Own,
-    /// From any worker at another parallelism: the next freeze replaces them by the whole pane.
-    Other,
-}
-
-/// Rows of one pane and one former worker on their way back.
-#[derive(Debug)]
-pub struct PaneRestore {
-    pane: i64,
-    table: GroupTable,
-    rows: u64,
-    extents: u32,
-}
-
-impl PaneRestore {
-    /// Adds an extent's rows. Extents must come newest first: the first row of a key counts.
-    ///
-    /// # Errors
-    /// `Damaged` if the bytes are not rows of this step.
-    pub fn add(&mut self, rows: &EncodedRows) -> Result<(), StateError> {
-        self.rows += rows.count;
-        self.extents += 1;
-        self.table.restore_rows(rows)
-    }
-}
-
-#[derive(Debug)]
-struct Pane {
-    table: GroupTable,
-    runs: Vec<Run>,
-    /// Rows in the live extents, superseded ones included.
-    written: u64,
-    /// Live extents: a restore reads them all.
-    extents: u32,
-    /// Whether the next freeze writes the whole pane.
-    rewrite: bool,
-    /// Groups that were evicted since the last freeze with changes that have not been emitted.
-    unsent: Keys,
-    /// The same of earlier, of which only early results are still to come.
-    pending: Keys,
-}
-
-impl Pane {
-    fn new(layout: &Arc<Layout>) -> Result<Pane, StateError> {
-        Ok(Pane {
-            table: GroupTable::new(layout.clone())?,
-            runs: vec![],
-            written: 0,
-            extents: 0,
-            rewrite: false,
-            unsent: Keys::default(),
-            pending: Keys::default(),
-        })
-    }
-
-    /// Whether a group has changed since the last freeze.
-    fn has_changed(&self) -> bool {
-        !self.unsent.is_empty() || self.table.changed().next().is_some()
-    }
-
-    /// Whether the early results of a group are still to come.
-    fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || self.table.pending().next().is_some()
-    }
-
-    /// What has changed since the last freeze has been emitted of windows that have fired. Early results of it come another time, or have come.
-    fn keep_pending(&mut self, is_emitted: bool) {
-        if is_emitted {
-            self.table.catch_up();
-            self.pending.clear();
-        } else {
-            self.table.put_off();
-            self.pending.append(&self.unsent);
-        }
-    }
-
-    fn freeze(&mut self) -> Change {
-        self.unsent.clear();
-        let (groups, dirty) = (self.table.len() as u64, self.table.dirty_groups());
-        // A restore reads what is written, so that must stay within a factor of the table itself.
-        let outgrown = self.written + dirty > 2 * groups + 1024 || self.extents >= MAX_EXTENTS;
-        if self.rewrite || (dirty > 0 && outgrown) {
-            self.rewrite = false;
-            self.extents = 1;
-            self.written = groups;
-            Change::Whole(self.table.take_whole())
-        } else if dirty > 0 {
-            self.written += dirty;
-            self.extents += 1;
-            Change::Delta(self.table.take_dirty())
-        } else {
-            Change::Unchanged
-        }
-    }
-}
-
-/// What a step keeps its panes for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Results of windows.
-    Windows,
-    /// Totals that go on: what would be a session is how long a group is remembered.
-    Totals,
-    /// When rows were kept of which there are to be no duplicates: what would be the gap of sessions is how far apart they are at least.
-    Deduplication,
-}
-
-/// When windows are emitted that have begun, as far as the fired frontier goes, and have not fired.
-#[derive(Debug)]
-struct Early {
-    /// Once whenever that frontier has come into another stretch of this length, milliseconds.
-    every_ms: i64,
-    /// The stretch in which they were emitted last.
-    last: Option<i64>,
-    /// The frontier for which the pass that ends has emitted them, if it has.
-    emitted: Option<i64>,
-}
-
 /// Panes of a windowed step on one worker.
 #[derive(Debug)]
 pub struct WindowState {
     id: u32,
     spec: WindowSpec,
-    kind: Kind,
+    emits: Emits,
     early: Option<Early>,
     layout: Arc<Layout>,
     panes: BTreeMap<i64, Pane>,
@@ -293,13 +176,12 @@ impl WindowState {
         columns: Vec<StateColumn>,
     ) -> Result<WindowState, StateError> {
         let layout = Arc::new(Layout::of(window, columns)?);
-        let kind = match window.emit {
-            _ if window.deduplicates => Kind::Deduplication,
-            Emit::Running => Kind::Totals,
-            Emit::Final | Emit::Updates => Kind::Windows,
-        };
-        let early = window.early_ms.map(|every_ms| Early { every_ms, last: None, emitted: None });
-        Ok(WindowState { kind, early, ..WindowState::with_layout(state_id, window.spec, layout) })
+        let early = window.emits.early_ms().map(|every_ms| Early { every_ms, last: None, emitted: None });
+        Ok(WindowState {
+            emits: window.emits,
+            early,
+            ..WindowState::with_layout(state_id, window.spec, layout)
+        })
     }
 
     /// Empty state of rows that look like `layout`.
@@ -307,7 +189,7 @@ impl WindowState {
         WindowState {
             id: state_id,
             spec,
-            kind: Kind::Windows,
+            emits: Emits::Final,
             early: None,
             layout,
             panes: BTreeMap::new(),
@@ -373,52 +255,10 @@ impl WindowState {
 
     /// The smallest window end after `fired` of a window that holds a pane present here, in memory or cold.
     pub fn next_end(&self, fired: i64) -> Option<i64> {
-        if self.kind == Kind::Deduplication {
+        if self.emits == Emits::Rows {
             return None;
         }
         self.panes.keys().find_map(|&pane| self.spec.next_end(pane, fired))
-    }
-
-    /// The ends of windows that have fired and are not purged, and of which a group has changed since the last freeze; ascending. Where early
-    /// results are due, also of windows that are under way.
-    pub fn changed_ends(&self, frontiers: Frontiers) -> Vec<i64> {
-        if self.kind == Kind::Totals {
-            let has_changed = self.panes.values().any(Pane::has_changed);
-            return has_changed.then_some(EVERYTHING).into_iter().collect();
-        }
-        let is_due = self.early_due(frontiers.fired);
-        let mut ends = BTreeSet::new();
-        for (&start, pane) in &self.panes {
-            if self.spec.first_end(start) > frontiers.fired && !is_due {
-                // This pane and those behind it are in no window that has fired.
-                break;
-            }
-            let (has_changed, is_pending) = (pane.has_changed(), is_due && pane.has_pending());
-            let mut end = self.spec.next_end(start, frontiers.purged).filter(|_| has_changed || is_pending);
-            // Of windows that are to begin there may be any number, while a backlog is read.
-            let is_under_way = |end: &i64| is_due && self.spec.start(*end) <= frontiers.fired;
-            while let Some(changed) = end.filter(|end| *end <= frontiers.fired || is_under_way(end)) {
-                if has_changed || changed > frontiers.fired {
-                    ends.insert(changed);
-                }
-                end = self.spec.next_end(start, changed);
-            }
-        }
-        ends.into_iter().collect()
-    }
-
-    /// Whether windows that are under way are emitted at the barrier at hand; the frontier is that of the one before.
-    fn early_due(&self, fired: i64) -> bool {
-        self.early.as_ref().is_some_and(|early| early.last != Some(fired.div_euclid(early.every_ms)))
-    }
-
-    /// The pass is over in which this was the fired frontier.
-    pub fn pass_over(&mut self, fired: i64) {
-        if let Some(early) = &mut self.early {
-            let now = Some(fired.div_euclid(early.every_ms));
-            early.emitted = Some(fired).filter(|_| early.last != now);
-            early.last = now;
-        }
     }
 
     /// The panes of the window that ends at `end`, as far as there are some here.
@@ -427,24 +267,6 @@ impl WindowState {
             EVERYTHING => Box::new(self.panes.iter().map(|(start, pane)| (*start, pane))),
             end => Box::new(self.spec.panes(end).filter_map(|start| Some((start, self.panes.get(&start)?)))),
         }
-    }
-
-    /// The groups that have changed here in the window that ends at `end`, since the last freeze, or since its last early results if it has not
-    /// `fired`; a key may occur several times.
-    pub fn changed_keys(&self, end: i64, fired: i64) -> Keys {
-        let mut keys = Keys::default();
-        let is_early = self.early.is_some() && end > fired;
-        for (_, pane) in self.panes_of(end) {
-            let pending = pane.table.pending().filter(|_| is_early);
-            for group in pane.table.changed().chain(pending) {
-                keys.push_hashed(pane.table.key(group), pane.table.hash(group));
-            }
-            keys.append(&pane.unsent);
-            if is_early {
-                keys.append(&pane.pending);
-            }
-        }
-        keys
     }
 
     /// What this worker, number `worker` of `workers`, has to contribute to the window that ends at `end`: one [`Partials`]
@@ -458,7 +280,7 @@ impl WindowState {
         workers: usize,
     ) -> Result<Vec<Partials>, StateError> {
         let gap_ms = self.spec.session_gap_ms();
-        if let (Kind::Deduplication, Some(within_ms), Some(candidates)) = (self.kind, gap_ms, only) {
+        if let (Emits::Rows, Some(within_ms), Some(candidates)) = (self.emits, gap_ms, only) {
             return self.remembered(within_ms, candidates, workers);
         }
         let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
@@ -637,67 +459,6 @@ impl WindowState {
         }
     }
 
-    /// Starts to bring back the rows that one former worker had of a pane.
-    ///
-    /// # Errors
-    /// `Damaged` if no pane of the step begins there.
-    pub fn begin_restore(&self, pane: i64) -> Result<PaneRestore, StateError> {
-        self.check_pane(pane)?;
-        Ok(PaneRestore { pane, table: GroupTable::new(self.layout.clone())?, rows: 0, extents: 0 })
-    }
-
-    /// Takes over what a restore has gathered; the rows of several former workers add up.
-    ///
-    /// # Errors
-    /// `TooLarge` as [`GroupTable::upsert`].
-    pub fn finish_restore(&mut self, restored: PaneRestore, origin: Origin) -> Result<(), StateError> {
-        let pane = pane(&mut self.panes, restored.pane, &self.layout)?;
-        pane.written += restored.rows;
-        pane.extents += restored.extents;
-        let others = origin == Origin::Other && !is_planted(Planted::OldExtentsKept);
-        pane.rewrite |= others;
-        if pane.table.is_empty() {
-            pane.table = restored.table;
-        } else {
-            pane.rewrite |= !is_planted(Planted::OldExtentsKept);
-            pane.table.merge_table(&restored.table, 0..key::LANES)?;
-        }
-        if pane.rewrite {
-            // The next freeze writes all of it; and nothing of it is news to those who read what was emitted.
-            pane.table.forget_changes();
-        }
-        if self.early.is_some() {
-            // Nobody knows what early results had come of them.
-            pane.table.put_off_all();
-        }
-        Ok(())
-    }
-
-    /// Takes over runs of a pane that are in the cold store already; whose they were does not matter.
-    ///
-    /// # Errors
-    /// `Bug` if a run is another step's or pane's, `Damaged` if no pane of the step begins there.
-    pub fn restore_cold(&mut self, pane: i64, runs: &[Run]) -> Result<(), StateError> {
-        self.check_pane(pane)?;
-        if let Some(other) = runs.iter().find(|run| run.step != self.id || run.pane != pane) {
-            return Err(StateError::bug(format!(
-                "{other:?} restored as a run of step {} pane {pane}",
-                self.id
-            )));
-        }
-        self::pane(&mut self.panes, pane, &self.layout)?.runs.extend_from_slice(runs);
-        Ok(())
-    }
-
-    /// A pane that a manifest names must be one that a record can be in: window arithmetic relies on it.
-    fn check_pane(&self, pane: i64) -> Result<(), StateError> {
-        if self.spec.is_pane(pane) {
-            Ok(())
-        } else {
-            Err(StateError::damaged(format!("no pane begins at {pane}")))
-        }
-    }
-
     /// Whether some pane has runs in the cold store.
     pub fn has_runs(&self) -> bool {
         self.panes.values().any(|pane| !pane.runs.is_empty())
@@ -719,7 +480,7 @@ impl WindowState {
 
     /// Number of windows after the fired frontier that hold a pane present here.
     pub fn open_windows(&self, fired: i64) -> u64 {
-        if self.kind == Kind::Deduplication {
+        if self.emits == Emits::Rows {
             return 0;
         }
         let mut counted_to = fired;
@@ -734,87 +495,3 @@ impl WindowState {
         windows
     }
 }
-
-/// The pane that starts at `start`, made if it is not there.
-fn pane<'p>(
-    panes: &'p mut BTreeMap<i64, Pane>,
-    start: i64,
-    layout: &Arc<Layout>,
-) -> Result<&'p mut Pane, StateError> {
-    use std::collections::btree_map::Entry;
-    Ok(match panes.entry(start) {
-        Entry::Occupied(pane) => pane.into_mut(),
-        Entry::Vacant(missing) => missing.insert(Pane::new(layout)?),
-    })
-}
-
-/// The rows of a batch by pane. Nearly every batch touches one pane to three; a backlog out of order may touch thousands.
-#[derive(Debug, Default)]
-struct Buckets {
-    /// Set if all rows are in this pane; the rest is empty then.
-    whole: Option<i64>,
-    /// Panes, ascending, and where in `rows` theirs are.
-    panes: Vec<(i64, usize)>,
-    rows: Vec<Vec<u32>>,
-}
-
-impl Buckets {
-    fn fill(&mut self, spec: WindowSpec, times: &[i64]) -> Result<(), StateError> {
-        self.whole = None;
-        for (at, _) in self.panes.drain(..).enumerate() {
-            self.rows[at].clear();
-        }
-        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return Ok(()) };
-        let pane_of = |time: i64| {
-            EventTime::new(time)
-                .map(|time| spec.pane_of(time))
-                .ok_or_else(|| StateError::bug(format!("event time {time} is out of range")))
-        };
-        if pane_of(*first)? == pane_of(*last)? {
-            self.whole = Some(pane_of(*first)?);
-            return Ok(());
-        }
-        // The pane of the row before, as it nearly always is this row's too; the range is empty at first.
-        let (mut present, mut bucket) = (0..0, 0);
-        for (row, &time) in times.iter().enumerate() {
-            if !present.contains(&time) {
-                let pane = pane_of(time)?;
-                present = pane..spec.pane_end(pane);
-                bucket = self.bucket(pane);
-            }
-            self.rows[bucket].push(row as u32);
-        }
-        Ok(())
-    }
-
-    fn bucket(&mut self, pane: i64) -> usize {
-        match self.panes.binary_search_by_key(&pane, |(pane, _)| *pane) {
-            Ok(at) => self.panes[at].1,
-            Err(at) => {
-                let bucket = self.panes.len();
-                self.panes.insert(at, (pane, bucket));
-                if bucket == self.rows.len() {
-                    self.rows.push(vec![]);
-                }
-                bucket
-            }
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (i64, Rows<'_>)> {
-        let whole = self.whole.iter().map(|&pane| (pane, Rows::All));
-        whole.chain(self.panes.iter().map(|&(pane, bucket)| (pane, Rows::These(&self.rows[bucket]))))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.panes.capacity() * 16
-            + self.rows.capacity() * 24
-            + self.rows.iter().map(|rows| rows.capacity() * 4).sum::<usize>()
-    }
-}
-
-mod changed;
-mod duplicates;
-mod sessions;
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::kernels::arity::unary;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
-use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{EventTime, Frontiers};
 
 use super::graph::{Graph, Stage};
@@ -21,9 +20,10 @@ use super::trouble::Subject;
 use super::{Call, Kept, StepWindow, Worker, WorkerError};
 use crate::batch::Batch;
 use crate::dead_letter::Reason;
+use crate::lookup::{Found, Key};
 use crate::message::NoMessages;
 use crate::output::Output;
-use crate::plan::Stream;
+use crate::plan::{Emits, Stream};
 use crate::state::StateError;
 use crate::state::cold::Run;
 use crate::state::key::lanes_of;
@@ -85,12 +85,13 @@ impl Worker {
     /// # Errors
     /// `Bug` if there is no such step.
     pub fn changed_ends(&self, window: usize) -> Result<Vec<i64>, WorkerError> {
-        match self.emit(window)? {
-            Emit::Final => Ok(vec![]),
-            Emit::Running if self.deduplicates(window) => {
-                Ok(if self.windows[window].candidates.is_empty() { vec![] } else { vec![EVERYTHING] })
+        match self.emits(window)? {
+            Emits::Final => Ok(vec![]),
+            Emits::Rows if self.windows[window].candidates.is_empty() => Ok(vec![]),
+            Emits::Rows => Ok(vec![EVERYTHING]),
+            Emits::Updates { .. } | Emits::Totals => {
+                Ok(self.state(window)?.changed_ends(self.frontiers(window)?))
             }
-            Emit::Updates | Emit::Running => Ok(self.state(window)?.changed_ends(self.frontiers(window)?)),
         }
     }
 
@@ -99,20 +100,16 @@ impl Worker {
     /// # Errors
     /// `Bug` if there is no such step.
     pub fn changed(&self, window: usize, end: i64) -> Result<Arc<Changed>, WorkerError> {
-        if self.deduplicates(window) {
+        if self.emits(window)? == Emits::Rows {
             return Ok(self.windows[window].candidates.told.clone());
         }
         let fired = self.frontiers(window)?.fired;
         Ok(Arc::new(Changed { keys: self.state(window)?.changed_keys(end, fired), places: vec![] }))
     }
 
-    fn deduplicates(&self, window: usize) -> bool {
-        self.step_of(window).is_some_and(|step| self.graph.plan.steps[step].deduplicates())
-    }
-
-    fn emit(&self, window: usize) -> Result<Emit, WorkerError> {
-        let step = self.step_of(window).ok_or_else(|| no_window(window))?;
-        Ok(self.graph.plan.steps[step].window.as_ref().map_or(Emit::Final, |window| window.emit))
+    fn emits(&self, window: usize) -> Result<Emits, WorkerError> {
+        let plan = self.step_of(window).and_then(|step| self.graph.plan.steps[step].window.as_ref());
+        plan.map(|window| window.emits).ok_or_else(|| no_window(window))
     }
 
     /// What this worker contributes to the window that ends at `end`, by owner: everything, or what it has of the groups in `only`.
@@ -145,12 +142,11 @@ impl Worker {
         let graph = self.graph.clone();
         let cold = self.cold.clone();
         let step = self.step_of(window).ok_or_else(|| no_window(window))?;
-        if let (true, Some(told)) = (self.deduplicates(window), only) {
+        let emits = self.emits(window)?;
+        if let (Emits::Rows, Some(told)) = (emits, only) {
             return self.release(window, partials, told, emit);
         }
-        let has_early =
-            graph.plan.steps[step].window.as_ref().is_some_and(|window| window.early_ms.is_some());
-        let again = only.is_some() || has_early;
+        let again = only.is_some() || emits.early_ms().is_some();
         // The window's rows may only reach later steps: nobody asks for this state meanwhile.
         let mut state = self.windows[window].state.take().ok_or_else(|| no_window(window))?;
         let stage = Some(Stage::Step(step));
@@ -290,6 +286,15 @@ impl Worker {
         Ok(self.state(window)?.open_windows(self.frontiers(window)?.fired))
     }
 
+    /// What this worker has of a key of windowed step `window`. What waits for the barrier is not in it.
+    ///
+    /// # Errors
+    /// `Bug` if there is no such step; those of the cold store.
+    pub fn find(&self, window: usize, key: &Key) -> Result<Found, WorkerError> {
+        let traces = self.state(window)?.traces(&key.0, self.cold.as_ref())?;
+        Ok(Found { frontiers: self.frontiers(window)?, traces })
+    }
+
     /// Whether some of the state is in the cold store.
     pub fn has_cold(&self) -> bool {
         self.windows.iter().filter_map(|window| window.state.as_ref()).any(WindowState::has_runs)
@@ -310,13 +315,11 @@ impl Worker {
         let graph = self.graph.clone();
         let emitted = |window: &StepWindow| {
             let plan = graph.plan.steps[window.step].window.as_ref()?;
-            match plan.emit {
-                Emit::Final => None,
-                Emit::Updates if plan.early_ms.is_some() => Some(EVERYTHING),
-                Emit::Updates => Some(window.frontiers.fired),
+            match plan.emits {
                 // What a deduplication remembers is emitted nowhere.
-                Emit::Running if plan.deduplicates => None,
-                Emit::Running => Some(EVERYTHING),
+                Emits::Final | Emits::Rows => None,
+                Emits::Updates { early_ms: None } => Some(window.frontiers.fired),
+                Emits::Updates { early_ms: Some(_) } | Emits::Totals => Some(EVERYTHING),
             }
         };
         let windows = self.windows.iter_mut();

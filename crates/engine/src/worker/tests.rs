@@ -92,7 +92,6 @@ impl Step {
         self.output_schema = schema(&columns);
         self.window = Some(Window {
             spec: WindowSpec::hopping(size_ms, every_ms).unwrap(),
-            deduplicates: false,
             group_by: by
                 .iter()
                 .map(|name| Group {
@@ -123,8 +122,7 @@ impl Step {
             ],
             having: None,
             lateness_ms: 0,
-            emit: Default::default(),
-            early_ms: None,
+            emits: Emits::Final,
             late,
             identity: String::new(),
             above: String::new(),

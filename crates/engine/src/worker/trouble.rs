@@ -94,7 +94,7 @@ impl Worker {
             self.mark(subject, Fate::Late);
             if plan.late == Late::DeadLetter {
                 let time = rows.event_time.value(*row as usize);
-                let what = match plan.deduplicates {
+                let what = match plan.deduplicates() {
                     true => "its duplicates may be forgotten",
                     false => "its windows are closed",
                 };

@@ -21,7 +21,7 @@ use crate::errors_stream;
 use crate::expr::{Expr, Scope, Typed};
 use crate::metadata::Metadata;
 use crate::plan::{
-    Aggregate, AggregateFunction, Column, Format, Group, Headers, KEPT, OutputTopic, Plan, Sink,
+    Aggregate, AggregateFunction, Column, Emits, Format, Group, Headers, KEPT, OutputTopic, Plan, Sink,
     SinkTimestamp, SinkTopic, Source, Start, Step, Stream, Tombstones, UnknownFields, Window, kept_field,
 };
 
@@ -273,7 +273,7 @@ fn above(i: usize, graph: &Graph, streams: &Streams, spec: &Spec) -> String {
     for column in step.project.iter().flatten().filter(|column| !column.through) {
         let _ = writeln!(text, "{verb} {:?} = {}", column.name, column.typed.sql);
     }
-    if let Some(window) = step.window.as_ref().filter(|window| window.deduplicates) {
+    if let Some(window) = step.window.as_ref().filter(|window| window.emits == Emits::Rows) {
         text += &window.identity();
     }
     for input in graph.inputs[i].iter().flatten() {
@@ -335,7 +335,7 @@ fn step(
     let unnest = analyzed.unnest.as_ref().and_then(|name| projected_schema.index_of(name).ok());
     let (window, output_schema) = match &analyzed.window {
         None => (None, unnested(&projected_schema, unnest)),
-        Some(window) if window.deduplicates => {
+        Some(window) if window.emits == Emits::Rows => {
             let output_schema = columns_of(&analyzed.projected, &projected_schema);
             (Some(build_window(window, &projected_schema, &output_schema, above)?), output_schema)
         }
@@ -412,13 +412,11 @@ fn build_window(
     let asked_for = window.aggregates.iter().map(aggregate).collect::<Result<Vec<_>, String>>()?;
     let mut built = Window {
         spec,
-        deduplicates: window.deduplicates,
         group_by: window.groups.iter().map(group).collect::<Result<_, String>>()?,
         aggregates: vec![],
         having: bind(window.having.as_ref(), output)?,
         lateness_ms: window.lateness_ms,
-        emit: window.emit,
-        early_ms: window.early_ms,
+        emits: window.emits,
         late: window.late,
         identity: window.identity(),
         above,

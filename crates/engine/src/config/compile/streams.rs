@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use onceflow_protocol::WindowSpec;
-use onceflow_protocol::coordinator::Emit;
 
 use super::graph::{Graph, Reads};
 use super::window::{self, AnalyzedWindow};
@@ -13,7 +12,7 @@ use crate::config::spec::{Named, Part, Source, Spanned, Spec, Sql, Step};
 use crate::diagnostics::{Code, Diagnostic, Span, nearest};
 use crate::errors_stream;
 use crate::expr::{self, JSON, Scope, ScopeColumn, TIMESTAMP, Typed, is_scalar, sql_type};
-use crate::plan::{EventTimeFrom, Format, KEPT, OnError, Tombstones, UnknownFields, kept_field};
+use crate::plan::{Emits, EventTimeFrom, Format, KEPT, OnError, Tombstones, UnknownFields, kept_field};
 
 /// Where the rows of a stream come from, which decides what a sink does without a `key` of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +93,7 @@ pub(super) struct AnalyzedStep {
 impl AnalyzedStep {
     /// Whether the rows that go out are rows that came in.
     pub fn passes_rows(&self) -> bool {
-        self.window.as_ref().is_none_or(|window| window.deduplicates)
+        self.window.as_ref().is_none_or(|window| window.emits == Emits::Rows)
     }
 }
 
@@ -372,7 +371,7 @@ fn analyze_step(
     let (window, output) = match &step.window {
         Part::Absent => (None, projected.clone()),
         Part::Invalid => (None, Shape::unknown()),
-        Part::Is(window) if window.deduplicates => {
+        Part::Is(window) if window.emits.value == Emits::Rows => {
             let side = window::Side { dead_letter, late_is_read };
             let window = window::analyze_deduplicate(step, window, &projected.scope, side, found);
             no_tombstones(step, &projected, "`deduplicate`", found);
@@ -402,13 +401,13 @@ fn analyze_step(
                 );
                 found.push(Diagnostic::new(Code::ByDesign, window_span(step), message).hint(hint));
             }
-            let replaced = (window.emit != Emit::Final).then(|| {
+            let replaced = (window.emits != Emits::Final).then(|| {
                 // Cumulative windows of a period begin together.
                 let bound = match window.spec.is_some_and(WindowSpec::is_cumulative) {
                     true => "window_end",
                     false => "window_start",
                 };
-                let bound = (window.emit == Emit::Updates).then(|| bound.to_owned());
+                let bound = (window.emits != Emits::Totals).then(|| bound.to_owned());
                 let identity = groups.iter().cloned().chain(bound).map(|name| (name.clone(), Some(name)));
                 Replaced { step: step.name.value.clone(), identity: identity.collect() }
             });

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use onceflow_protocol::WindowSpec;
-use onceflow_protocol::coordinator::Emit;
 
 use super::streams::{SideStream, boolean, typed};
 use super::{DeadLetter, report};
@@ -12,7 +11,7 @@ use crate::diagnostics::{Code, Diagnostic};
 use crate::expr::{
     AggregateCall, JSON, Scope, ScopeColumn, TIMESTAMP, Typed, analyze_aggregate, is_scalar, sql_type,
 };
-use crate::plan::Late;
+use crate::plan::{Emits, Late};
 
 /// Columns that a windowed step has of its own. Totals have none, but these names are taken in their state, too.
 const OWN_COLUMNS: &[&str] = &["window_start", "window_end"];
@@ -28,13 +27,11 @@ pub(super) struct Side {
 #[derive(Debug)]
 pub(super) struct AnalyzedWindow {
     pub spec: Option<WindowSpec>,
-    pub deduplicates: bool,
     pub groups: Vec<(String, Typed)>,
     pub aggregates: Vec<(String, AggregateCall)>,
     pub having: Option<Typed>,
     pub lateness_ms: i64,
-    pub emit: Emit,
-    pub early_ms: Option<i64>,
+    pub emits: Emits,
     pub late: Late,
 }
 
@@ -45,10 +42,10 @@ impl AnalyzedWindow {
         let mut text = String::new();
         // Writing to a string cannot fail.
         if let Some(gap_ms) = self.spec.and_then(WindowSpec::session_gap_ms) {
-            let _ = match self.emit {
-                _ if self.deduplicates => write!(text, "no duplicates within {gap_ms}"),
-                Emit::Running => write!(text, "totals, forgotten after {gap_ms}"),
-                Emit::Final | Emit::Updates => write!(text, "sessions with gaps of {gap_ms}"),
+            let _ = match self.emits {
+                Emits::Rows => write!(text, "no duplicates within {gap_ms}"),
+                Emits::Totals => write!(text, "totals, forgotten after {gap_ms}"),
+                Emits::Final | Emits::Updates { .. } => write!(text, "sessions with gaps of {gap_ms}"),
             };
         } else if let Some(spec) = self.spec {
             let kind = if spec.is_cumulative() { "cumulative " } else { "" };
@@ -60,7 +57,7 @@ impl AnalyzedWindow {
         text.push('\n');
         for (name, typed) in &self.groups {
             // The key of a deduplication is no column: its names say nothing.
-            let name = if self.deduplicates { String::new() } else { format!("{name:?} ") };
+            let name = if self.emits == Emits::Rows { String::new() } else { format!("{name:?} ") };
             let _ = writeln!(text, "group {name}{} = {}", sql_type(&typed.data_type), typed.sql);
         }
         text
@@ -107,7 +104,7 @@ pub(super) fn analyze(
         output.add(&name, data_type, checked.as_ref().is_none_or(|typed| typed.nullable), found);
         groups.extend(checked.map(|typed| (name.value, typed)));
     }
-    let own_columns: &[&str] = if window.emit.value == Emit::Running { &[] } else { OWN_COLUMNS };
+    let own_columns: &[&str] = if window.emits.value == Emits::Totals { &[] } else { OWN_COLUMNS };
     for name in own_columns {
         let column = ScopeColumn { name: (*name).to_owned(), data_type: Some(TIMESTAMP), nullable: false };
         output.scope.columns.push(column);
@@ -126,13 +123,11 @@ pub(super) fn analyze(
     let late = late(step, window, side, found);
     let analyzed = AnalyzedWindow {
         spec: window.spec,
-        deduplicates: false,
         groups,
         aggregates,
         having,
         lateness_ms: window.lateness_ms,
-        emit: window.emit.value,
-        early_ms: window.early_ms,
+        emits: window.emits.value,
         late,
     };
     (analyzed, output.scope)
@@ -154,13 +149,11 @@ pub(super) fn analyze_deduplicate(
     }
     AnalyzedWindow {
         spec: window.spec,
-        deduplicates: true,
         groups,
         aggregates: vec![],
         having: None,
         lateness_ms: window.lateness_ms,
-        emit: window.emit.value,
-        early_ms: None,
+        emits: window.emits.value,
         late: late(step, window, side, found),
     }
 }

@@ -19,15 +19,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use onceflow_protocol::coordinator::Emit;
 use onceflow_protocol::{Delay, WindowSpec};
 
 use super::document::{Node, Scalar};
 use crate::diagnostics::{Diagnostic, Span};
 use crate::message::OwnedMessage;
 use crate::plan::{
-    Backend, CreateTopic, Expected, Format, Happening, Ids, Late, OnError, SinkValue, Start, Tombstones,
-    TopicPattern, UnknownFields,
+    Backend, CreateTopic, Emits, Expected, Format, Happening, Ids, Late, OnError, SinkValue, Start,
+    Tombstones, TopicPattern, UnknownFields,
 };
 
 pub(super) use fields::Fields;
@@ -271,8 +270,6 @@ pub struct Window {
     pub span: Span,
     /// The sizes; `None` where they have been reported. A `ttl`, or a `within`, is the gap of sessions that are never emitted.
     pub spec: Option<WindowSpec>,
-    /// Whether it is a `deduplicate`.
-    pub deduplicates: bool,
     /// `group_by`, or the `key` of a `deduplicate`.
     pub group_by: Part<Vec<Named>>,
     /// `aggregate`.
@@ -281,10 +278,8 @@ pub struct Window {
     pub having: Option<Sql>,
     /// `allowed_lateness`, milliseconds.
     pub lateness_ms: i64,
-    /// `emit`; `early` is `updates` and more.
-    pub emit: Spanned<Emit>,
-    /// `early`, milliseconds.
-    pub early_ms: Option<i64>,
+    /// `emit`, or what it is without a `window`.
+    pub emits: Spanned<Emits>,
     /// `late`.
     pub late: Part<Spanned<Late>>,
 }

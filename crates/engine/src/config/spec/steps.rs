@@ -1,7 +1,6 @@
 //! `steps`.
 
 use onceflow_protocol::WindowSpec;
-use onceflow_protocol::coordinator::Emit;
 
 use super::fields::{Fields, first, list, map, not_yet, stream_name, text, texts};
 use super::values::{duration, positive_duration, signed_duration, sql, word};
@@ -9,7 +8,7 @@ use super::{Named, Part, Spanned, Step, Window};
 use crate::config::document::{Key, Node, Value};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::metadata::Metadata;
-use crate::plan::Late;
+use crate::plan::{Emits, Late};
 
 /// Most panes of a window: more would make each firing a long walk.
 const MAX_PANES: i64 = 10_000;
@@ -88,9 +87,9 @@ fn step(key: &Key, node: &Node, found: &mut Vec<Diagnostic>) -> Step {
         }
     };
     if let (Part::Is(window), false) = (&step.window, matches!(step.unnest, Part::Absent)) {
-        let message = match window.deduplicates {
-            true => "a step has `unnest` or `deduplicate`, not both",
-            false => "a step has `unnest` or groups, not both",
+        let message = match window.emits.value {
+            Emits::Rows => "a step has `unnest` or `deduplicate`, not both",
+            Emits::Final | Emits::Updates { .. } | Emits::Totals => "a step has `unnest` or groups, not both",
         };
         let hint = "put one of them into the next step";
         found.push(Diagnostic::new(Code::BadValue, window.span, message).hint(hint));
@@ -173,10 +172,10 @@ fn unnest(key: &Key, node: &Node, step: &Step, found: &mut Vec<Diagnostic>) -> P
 fn window(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Part<Window> {
     let mut window = clauses(key, fields, found);
     window.spec = sizes(node, found);
-    if window.spec.is_some_and(|spec| spec.session_gap_ms().is_some()) && window.emit.value != Emit::Final {
+    if window.spec.is_some_and(|spec| spec.session_gap_ms().is_some()) && window.emits.value != Emits::Final {
         let message = "a session is emitted once, when it is over";
         let hint = "leave `emit` out: until then a later event may join two sessions into one, and their rows could not be replaced by key";
-        found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
+        found.push(Diagnostic::new(Code::ByDesign, window.emits.span, message).hint(hint));
     }
     Part::Is(window)
 }
@@ -188,18 +187,18 @@ fn running(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diagnost
         found.push(Diagnostic::new(Code::BadValue, key.span, message).hint("leave it out"));
     }
     let mut window = clauses(key, fields, found);
-    if window.emit.value == Emit::Final && window.emit.span != key.span {
-        let message = "without a window no result is final";
+    let refusal = match window.emits.value {
+        Emits::Final if window.emits.span != key.span => Some("without a window no result is final"),
+        Emits::Updates { early_ms: Some(_) } => {
+            Some("without a window no result is early: what has changed is written with every checkpoint")
+        }
+        _ => None,
+    };
+    if let Some(message) = refusal {
         let hint = "leave `emit` out, or write `emit: updates`";
-        found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
+        found.push(Diagnostic::new(Code::ByDesign, window.emits.span, message).hint(hint));
     }
-    if window.early_ms.is_some() {
-        let message =
-            "without a window no result is early: what has changed is written with every checkpoint";
-        let hint = "leave `emit` out, or write `emit: updates`";
-        found.push(Diagnostic::new(Code::ByDesign, window.emit.span, message).hint(hint));
-    }
-    window.emit.value = Emit::Running;
+    window.emits.value = Emits::Totals;
     let ttl = positive_duration(node, "`ttl`", found);
     window.spec = ttl.and_then(|ttl| WindowSpec::session(ttl.value.as_millis() as i64));
     Part::Is(window)
@@ -237,21 +236,10 @@ fn deduplicate(key: &Key, node: &Node, fields: &mut Fields, found: &mut Vec<Diag
         let hint = "times are remembered in slices of an eighth of `within`, and so many are too many";
         found.push(Diagnostic::new(Code::WindowSize, within.span, message).hint(hint));
     }
-    let emit = Spanned { value: Emit::Running, span: key.span };
+    let emits = Spanned { value: Emits::Rows, span: key.span };
     let aggregate = Part::Is(vec![]);
     let span = key.span;
-    Part::Is(Window {
-        span,
-        spec,
-        deduplicates: true,
-        group_by,
-        aggregate,
-        having: None,
-        lateness_ms,
-        emit,
-        early_ms: None,
-        late,
-    })
+    Part::Is(Window { span, spec, group_by, aggregate, having: None, lateness_ms, emits, late })
 }
 
 /// `allowed_lateness`, milliseconds, and `late`.
@@ -279,36 +267,33 @@ fn clauses(key: &Key, fields: &mut Fields, found: &mut Vec<Diagnostic>) -> Windo
         None => Part::Invalid,
     };
     let having = fields.get("having").and_then(|node| sql(node, "`having`", found));
-    let (emit, early_ms) = match fields.get("emit").and_then(|node| emit(node, found)) {
-        Some((emit, early_ms)) => (Some(emit), early_ms),
-        None => (None, None),
-    };
+    let emits = fields.get("emit").and_then(|node| emits(node, found));
     let (lateness_ms, late) = lateness(fields, found);
     Window {
         span: key.span,
         spec: None,
-        deduplicates: false,
         group_by,
         aggregate,
         having,
-        emit: emit.unwrap_or(Spanned { value: Emit::Final, span: key.span }),
-        early_ms,
+        emits: emits.unwrap_or(Spanned { value: Emits::Final, span: key.span }),
         lateness_ms,
         late,
     }
 }
 
-/// `final`, `updates` or `{early: 10s}`; and how often results come early, milliseconds.
-fn emit(node: &Node, found: &mut Vec<Diagnostic>) -> Option<(Spanned<Emit>, Option<i64>)> {
+/// `final`, `updates` or `{early: 10s}`.
+fn emits(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Spanned<Emits>> {
     let Value::Map(_) = &node.value else {
-        let words = [("final", Emit::Final), ("updates", Emit::Updates)];
-        return word(node, "emit", &words, &[], found).map(|emit| (emit, None));
+        let words = [("final", Emits::Final), ("updates", Emits::Updates { early_ms: None })];
+        return word(node, "emit", &words, &[], found);
     };
     let mut fields = Fields::open(node, "`emit`", found)?;
     let early = fields.require("early", found).and_then(|node| positive_duration(node, "`early`", found));
     fields.finish(found);
-    let emit = Spanned { value: Emit::Updates, span: first(node.span) };
-    early.map(|early| (emit, Some(early.value.as_millis() as i64)))
+    early.map(|early| Spanned {
+        value: Emits::Updates { early_ms: Some(early.value.as_millis() as i64) },
+        span: first(node.span),
+    })
 }
 
 /// `{tumbling: 1m}`, `{hopping: 10m, every: 1m}` or `{cumulative: 1h, every: 5m}`, each with an `offset` or without; or

@@ -8,12 +8,12 @@ mod text;
 
 use arrow::datatypes::{DataType, Schema};
 use onceflow_protocol::Delay;
-use onceflow_protocol::coordinator::Emit;
 use serde::Serialize;
 
 use super::{
-    Aggregate, AggregateFunction, Backend, EventTimeFrom, Format, Group, Headers, KEPT, Key, Late, OnError,
-    Plan, Sink, SinkTopic, SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields, Window,
+    Aggregate, AggregateFunction, Backend, Emits, EventTimeFrom, Format, Group, Headers, KEPT, Key, Late,
+    OnError, Plan, Sink, SinkTopic, SinkValue, Source, Start, Step, Stream, Tombstones, UnknownFields,
+    Window,
 };
 use crate::expr::sql_type;
 use crate::state::table::{Layout, StateColumn};
@@ -289,7 +289,7 @@ fn left_out(plan: &Plan) -> Vec<ExplainedLoss> {
             Late::Stream => Some("stream"),
         };
         add(true, at(), "late rows", late);
-        add(window.deduplicates, at(), "duplicates", None);
+        add(window.deduplicates(), at(), "duplicates", None);
         let may_overflow = |aggregate: &Aggregate| match aggregate.function {
             AggregateFunction::Sum => !aggregate.result_type.is_floating(),
             function => matches!(function, AggregateFunction::CountDistinct { .. }),
@@ -431,7 +431,7 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         let own = || typed(&sql_type(&group.data_type), false);
         let shown = row(&group.name, group.expr.sql().to_owned());
         // The key of a deduplication is no column of its rows.
-        if window.deduplicates { ExplainedColumn { sql_type: own(), ..shown } } else { shown }
+        if window.deduplicates() { ExplainedColumn { sql_type: own(), ..shown } } else { shown }
     };
     let aggregates = window.aggregates.iter().skip(window.own_aggregates());
     let aggregates = aggregates.map(|aggregate| ExplainedColumn {
@@ -445,8 +445,8 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
     let gap_ms = window.spec.session_gap_ms();
     ExplainedWindow {
         kind: match gap_ms {
-            _ if window.deduplicates => "deduplicate",
-            Some(_) if window.emit == Emit::Running => "none",
+            _ if window.deduplicates() => "deduplicate",
+            Some(_) if window.emits == Emits::Totals => "none",
             Some(_) => "session",
             None if window.spec.is_cumulative() => "cumulative",
             None if window.spec.size_ms() == window.spec.every_ms() => "tumbling",
@@ -456,12 +456,12 @@ fn window(step: &Step, window: &Window) -> ExplainedWindow {
         offset_ms: window.spec.offset_ms(),
         every_ms: window.spec.every_ms(),
         allowed_lateness_ms: window.lateness_ms,
-        emit: match window.emit {
-            Emit::Final => "final",
-            Emit::Updates => "updates",
-            Emit::Running => "running",
+        emit: match window.emits {
+            Emits::Final => "final",
+            Emits::Updates { .. } => "updates",
+            Emits::Totals | Emits::Rows => "running",
         },
-        early_ms: window.early_ms,
+        early_ms: window.emits.early_ms(),
         group_by: window.group_by.iter().map(group).collect(),
         aggregate: aggregates.collect(),
         having: window.having.as_ref().map(|having| having.sql().to_owned()),

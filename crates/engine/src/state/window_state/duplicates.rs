@@ -206,11 +206,12 @@ mod tests {
 
     use super::*;
     use crate::plan::AggregateFunction::Min;
+    use crate::plan::Emits;
     use crate::state::aggregate::AggregateSpec;
     use crate::state::cold::MemoryColdStore;
     use crate::state::key::Keys;
     use crate::state::table::Layout;
-    use crate::state::window_state::{Kind, Place};
+    use crate::state::window_state::Place;
 
     /// Key, time, partition.
     type Row = (i64, i64, i32);
@@ -220,7 +221,7 @@ mod tests {
         let layout = Arc::new(Layout::new(vec![DataType::Int64], vec![time]).unwrap());
         let spec = WindowSpec::session(within_ms).unwrap();
         let state =
-            || WindowState { kind: Kind::Deduplication, ..WindowState::with_layout(1, spec, layout.clone()) };
+            || WindowState { emits: Emits::Rows, ..WindowState::with_layout(1, spec, layout.clone()) };
         (0..count).map(|_| state()).collect()
     }
 

@@ -28,7 +28,7 @@ use arrow::compute::kernels::arity::unary;
 use arrow::datatypes::Int64Type;
 use onceflow_protocol::planted::{Planted, is_planted};
 
-use super::{Bounds, ChangedGroups, Kind, Partials, WindowRows, WindowState, pane, rows_of_run};
+use super::{Bounds, ChangedGroups, Emits, Partials, WindowRows, WindowState, pane, rows_of_run};
 use crate::state::StateError;
 use crate::state::cold::{ColdStore, Run};
 use crate::state::key;
@@ -41,7 +41,7 @@ const LANES_AT_ONCE: u16 = 4;
 
 /// Places of a session's bounds among the aggregates of its step.
 pub(super) const FIRST_EVENT: usize = 0;
-const LAST_EVENT: usize = 1;
+pub(super) const LAST_EVENT: usize = 1;
 
 /// Rows of later panes that are in no table of this worker, and the first events of those.
 type Brought = BTreeMap<i64, (GroupTable, Int64Array)>;
@@ -141,7 +141,7 @@ impl WindowState {
         emit: &mut dyn FnMut(WindowRows) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
         let Sorted { whole, goes_on } = self.sort_out(gap_ms, table, own_later, brought)?;
-        if self.kind == Kind::Windows {
+        if !matches!(self.emits, Emits::Totals | Emits::Rows) {
             self.emit_sessions(table, &whole, emit, |starts, last_events| Bounds::Sessions {
                 starts,
                 ends: unary(&last_events, |last| last + gap_ms),

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::run::Run;
 use super::*;
+use crate::lookup::{Key as SearchKey, parse_key};
 use crate::operators::counts::Counts;
 
 fn totals(size_ms: i64, every_ms: i64) -> Plan {
@@ -240,4 +241,28 @@ fn minus(all: Counts, before: Counts) -> Counts {
         dropped: 0,
         out: 0,
     }
+}
+
+#[test]
+fn a_key_is_found_in_memory_and_in_the_cold_store() {
+    let plan = totals(300, 100);
+    let key = |text| parse_key(&plan.steps[0].window.as_ref().unwrap().group_by, text).unwrap();
+    let (a, nobody) = (key("a"), key("nobody"));
+    let mut run = Run::new(plan, 2);
+    let panes = |run: &Run, key: &SearchKey| -> Vec<Vec<i64>> {
+        let found = run.workers.iter().map(|worker| worker.find(0, key).unwrap());
+        found.map(|found| found.traces.iter().map(|trace| trace.pane).collect()).collect()
+    };
+    run.process(0, vec![paid(0, 110, "a", 1), paid(1, 250, "b", 1)]).unwrap();
+    run.evict();
+    run.process(0, vec![paid(2, 120, "a", 1)]).unwrap();
+    run.process(1, vec![paid(0, 250, "a", 1), paid(1, 250, "b", 1)]).unwrap();
+    assert_eq!(panes(&run, &a), [[100], [200]]);
+    assert_eq!(panes(&run, &nobody), [[]; 2] as [[i64; 0]; 2]);
+    run.restart(1);
+    assert_eq!(panes(&run, &a), [[100, 200]]);
+    run.barrier(400).unwrap();
+    assert_eq!(panes(&run, &a), [[200]]);
+    run.barrier(500).unwrap();
+    assert_eq!(panes(&run, &a), [[]] as [[i64; 0]; 1]);
 }
