@@ -198,16 +198,16 @@ mod tests {
     use super::*;
     use crate::plan::Plan;
 
-    /// A pipeline with one step that keeps something by key.
-    fn plan(step: &str) -> Plan {
+    /// A pipeline with one step that keeps something by key, and what its sink says of that.
+    fn plan(step: &str, key: &str) -> Plan {
         let text = format!(
             "pipeline: p\n\
              kafka: {{ bootstrap_servers: localhost:9092 }}\n\
              checkpoint: {{ storage: \"file:///c\" }}\n\
              sources:\n  s:\n    topics: [in]\n    format: json\n    schema: {{ id: bigint, price: \"decimal(9,2)\", name: varchar, at: timestamp }}\n    \
-             event_time: record\n    watermark: ascending\n\
+             event_time: {{ column: at }}\n    watermark: {{ delay: 0s }}\n\
              steps:\n  keyed:\n    from: s\n    late: drop\n{step}\
-             sinks: {{ out: {{ from: keyed, topic: out, format: json }} }}\n"
+             sinks: {{ out: {{ from: keyed, topic: out, format: json{key} }} }}\n"
         );
         crate::config::compile("p.yaml", &text, &Default::default(), &|_: &str| None).unwrap()
     }
@@ -231,8 +231,12 @@ mod tests {
 
     #[test]
     fn a_key_is_a_value_or_an_object() {
-        let totals =
-            |by: &str| plan(&format!("    ttl: 1d\n    group_by: {by}\n    aggregate: {{ n: count(*) }}\n"));
+        let totals = |by: &str| {
+            plan(
+                &format!("    ttl: 1d\n    group_by: {by}\n    aggregate: {{ n: count(*) }}\n"),
+                &format!(", key: {by}"),
+            )
+        };
         let one = totals("[price]");
         let parse = |plan: &Plan, text: &str| parse_key(&window(plan).group_by, text).map(|key| key.0);
         let price = parse(&one, "7.5").unwrap();
@@ -252,7 +256,7 @@ mod tests {
 
         let several = totals("[id, at]");
         let key = r#"{"at": "2026-01-01T00:00:00Z", "id": 1}"#;
-        assert_eq!(parse(&several, key), parse(&several, r#"{"id": "1", "at": "2026-01-01 00:00:00"}"#));
+        assert_eq!(parse(&several, key), parse(&several, r#"{"id": 1, "at": "2026-01-01T00:00:00Z"}"#));
         for not_both in ["1", r#"{"id": 1}"#, r#"{"id": 1, "name": "a"}"#, "[1, 2]"] {
             let said = parse(&several, not_both).unwrap_err();
             assert_eq!(said, "its keys are written as a JSON object: {\"id\": …, \"at\": …}");
@@ -263,7 +267,10 @@ mod tests {
     fn windows_follow_from_panes() {
         let hopping =
             "    window: { hopping: 30s, every: 10s }\n    group_by: [id]\n    aggregate: { n: count(*) }\n";
-        let plan = plan(&format!("{hopping}    allowed_lateness: 5s\n    emit: updates\n"));
+        let plan = plan(
+            &format!("{hopping}    allowed_lateness: 5s\n    emit: updates\n"),
+            ", key: [id, window_start]",
+        );
         // One worker has the first pane, the other both.
         let workers = [
             found((50_000, 45_000), &[(20_000, None)]),
@@ -284,6 +291,7 @@ mod tests {
     fn of_very_many_windows_the_first_are_told() {
         let plan = plan(
             "    window: { hopping: 1h, every: 1s }\n    group_by: [id]\n    aggregate: { n: count(*) }\n",
+            "",
         );
         let held = held(window(&plan), &[found((0, 0), &[(7_200_000, None)])]);
         assert_eq!((held.windows.len(), held.more), (100, 3_500));
@@ -293,7 +301,10 @@ mod tests {
     #[test]
     fn windows_that_have_fired_give_way_to_those_that_have_not() {
         let hopping = "    window: { cumulative: 1h, every: 1s, offset: 500ms }\n    group_by: [id]\n    aggregate: { n: count(*) }\n";
-        let plan = plan(&format!("{hopping}    allowed_lateness: 1h\n    emit: {{ early: 10s }}\n"));
+        let plan = plan(
+            &format!("{hopping}    allowed_lateness: 1h\n    emit: {{ early: 10s }}\n"),
+            ", key: [id, window_end]",
+        );
         let held = held(window(&plan), &[found((3_000_500, 0), &[(500, None)])]);
         assert_eq!((held.windows.len(), held.more), (100, 3_500));
         assert_eq!(spans(&held)[0], (500, 3_001_500, Some(3_001_500), 6_601_500));
@@ -303,7 +314,8 @@ mod tests {
 
     #[test]
     fn sessions_are_put_together() {
-        let plan = plan("    window: { session: 8s }\n    group_by: [id]\n    aggregate: { n: count(*) }\n");
+        let plan =
+            plan("    window: { session: 8s }\n    group_by: [id]\n    aggregate: { n: count(*) }\n", "");
         // The events of one session lie with two workers; an event at the very end belongs to it.
         let workers = [
             found((0, 0), &[(10_000, Some((10_500, 10_600))), (18_000, Some((18_700, 18_700)))]),
@@ -318,13 +330,13 @@ mod tests {
     #[test]
     fn of_totals_the_newest_and_of_duplicates_every_row() {
         let traces = [(10_000, Some((10_500, 10_500))), (20_000, Some((20_100, 20_100)))];
-        let totals = plan("    ttl: 8s\n    group_by: [id]\n    aggregate: { n: count(*) }\n");
+        let totals = plan("    ttl: 8s\n    group_by: [id]\n    aggregate: { n: count(*) }\n", ", key: [id]");
         let of_totals = held(window(&totals), &[found((0, 0), &traces)]);
         assert_eq!(
             (of_totals.kind, spans(&of_totals)),
             (HeldKind::Totals, vec![(20_100, 28_100, None, 29_000)])
         );
-        let unique = plan("    deduplicate: { key: [id], within: 8s }\n");
+        let unique = plan("    deduplicate: { key: [id], within: 8s }\n", "");
         let of_rows = held(window(&unique), &[found((0, 0), &traces)]);
         assert_eq!(of_rows.kind, HeldKind::Rows);
         assert_eq!(spans(&of_rows), [(10_500, 18_500, None, 19_000), (20_100, 28_100, None, 29_000)]);

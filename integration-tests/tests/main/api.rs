@@ -177,6 +177,7 @@ fn a_stopped_pipeline_says_so_to_whoever_asks_again() {
     assert_eq!(daemon.api(&format!("/pipelines/{}", scenario.name))["state"], "stopped");
     let refused = daemon.post(&format!("{path}/checkpoints"), "");
     assert_eq!(refused.status, 409, "{}", refused.body);
+    assert_eq!(daemon.get(&format!("{path}/why?key=anybody")).unwrap().status, 409);
     daemon.stop();
 }
 
