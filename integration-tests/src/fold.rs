@@ -33,6 +33,8 @@ impl Window {
     pub const TUMBLING: Window = Window::Fixed { size: 60_000, every: 60_000 };
     /// Five minutes, every minute.
     pub const HOPPING: Window = Window::Fixed { size: 300_000, every: 60_000 };
+    /// Five minutes, every twenty seconds: so many panes that sums of them are kept.
+    pub const FINE: Window = Window::Fixed { size: 300_000, every: 20_000 };
     /// Until a minute passes without an order.
     pub const SESSIONS: Window = Window::Sessions { gap: 60_000 };
 

@@ -528,26 +528,31 @@ impl Running {
         if used > share + share / 4 { self.relieve_memory() } else { Ok(()) }
     }
 
-    /// Evicts the largest panes until the tables fit again.
+    /// Lets go of what can be computed again, and then evicts the largest panes until the tables fit again.
     fn relieve_memory(&mut self) -> Step {
         let context = self.thread.context.clone();
-        if self.thread.engine.memory_bytes() <= context.table_share {
+        let engine = &mut self.thread.engine;
+        let limit = match context.plan.state.backend {
+            Backend::Memory => context.memory_share,
+            Backend::RocksDb => context.table_share,
+        };
+        if engine.memory_bytes() > limit {
+            engine.let_go();
+        }
+        if engine.memory_bytes() <= limit {
             return Ok(());
         }
         if context.plan.state.backend == Backend::Memory {
-            return match self.thread.engine.memory_bytes() > context.memory_share {
-                false => Ok(()),
-                true => Err(Stop::Failed(
-                    ErrorKind::Config,
-                    format!(
-                        "state has outgrown `state.memory` ({} bytes): raise it, or use `state.backend: rocksdb`",
-                        context.plan.state.memory_bytes
-                    ),
-                )),
-            };
+            return Err(Stop::Failed(
+                ErrorKind::Config,
+                format!(
+                    "state has outgrown `state.memory` ({} bytes): raise it, or use `state.backend: rocksdb`",
+                    context.plan.state.memory_bytes
+                ),
+            ));
         }
-        while self.thread.engine.memory_bytes() > context.table_share / 4 * 3 {
-            if self.thread.engine.evict_one(&mut || context.next_generation())? == 0 {
+        while engine.memory_bytes() > context.table_share / 4 * 3 {
+            if engine.evict_one(&mut || context.next_generation())? == 0 {
                 break;
             }
         }

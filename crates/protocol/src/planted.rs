@@ -68,6 +68,8 @@ pub enum Planted {
     DuplicateBlindToRuns,
     /// What is remembered of a row does not get into the snapshot.
     DuplicateUnwritten,
+    /// What panes were added up to stays as it is when one of them changes.
+    SumsKept,
 }
 
 impl Planted {
@@ -104,6 +106,7 @@ impl Planted {
         Planted::DuplicateBlindToOthers,
         Planted::DuplicateBlindToRuns,
         Planted::DuplicateUnwritten,
+        Planted::SumsKept,
     ];
 }
 

@@ -20,6 +20,7 @@ const OF_THE_ENGINE: &[Planted] = &[
     Planted::DuplicateBlindToOthers,
     Planted::DuplicateBlindToRuns,
     Planted::DuplicateUnwritten,
+    Planted::SumsKept,
 ];
 
 /// Each must be found within `seeds` seeds.

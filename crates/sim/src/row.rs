@@ -81,7 +81,7 @@ pub const DELAY: i64 = 20;
 pub const STEPS: [&str; 2] = ["first", "second"];
 
 /// The shapes that seeds draw from; few, since the engine compiles a plan for each. The plain fold can do the first [`FOLDED`].
-pub const SHAPES: [Shape; 15] = [
+pub const SHAPES: [Shape; 17] = [
     PLAIN,
     Shape { lateness: 50, ..PLAIN },
     Shape { size: 150, every: 50, ..PLAIN },
@@ -97,6 +97,8 @@ pub const SHAPES: [Shape; 15] = [
     Shape { size: 150, every: 50, lateness: 80, updates: true, early: true, ..PLAIN },
     Shape { deduplicates: true, lateness: 30, ..SESSIONS },
     Shape { deduplicates: true, size: 40, every: 5, second: Some(100), ..SESSIONS },
+    Shape { size: 90, every: 10, lateness: 40, ..PLAIN },
+    Shape { size: 80, every: 10, lateness: 20, updates: true, ..PLAIN },
 ];
 
 /// How many of [`SHAPES`] have windows that are known before any record.

@@ -188,6 +188,9 @@ impl WorkerThread {
         if let Task::Engine(task) = &mut self.task
             && outside.rng.chance(outside.config.evictions)
         {
+            if outside.rng.chance(500) {
+                task.worker.let_go();
+            }
             let freed = task.worker.evict_one(&mut || {
                 *generations += 1;
                 *generations

@@ -105,6 +105,8 @@ scenarios! {
     updates_of_hopping_with_two_workers: 16, 2, HOPPING, Updates;
     early_of_tumbling_with_one_worker: 32, 1, TUMBLING, Early;
     early_of_hopping_with_two_workers: 33, 2, HOPPING, Early;
+    many_panes_with_two_workers: 34, 2, FINE, Final;
+    updates_of_many_panes_with_one_worker: 35, 1, FINE, Updates;
     sessions_with_one_worker: 17, 1, SESSIONS, Final;
     sessions_with_two_workers: 18, 2, SESSIONS, Final;
     totals_with_one_worker: 19, 1, NONE, Updates;
@@ -138,6 +140,7 @@ mod evicting {
         tumbling_with_two_workers: 22, 2, TUMBLING, Final;
         hopping_with_one_worker: 23, 1, HOPPING, Final;
         hopping_with_two_workers: 24, 2, HOPPING, Final;
+        many_panes_with_two_workers: 30, 2, FINE, Final;
         updates_with_two_workers: 25, 2, TUMBLING, Updates;
         early_with_two_workers: 29, 2, TUMBLING, Early;
         sessions_with_one_worker: 26, 1, SESSIONS, Final;

@@ -335,7 +335,7 @@ impl Rehearsal {
             changed = Some(ChangedGroups::new(told.iter().map(Arc::as_ref)));
         }
         let changed = changed.as_ref();
-        let closed = self.workers.iter().map(|worker| worker.close(step, end, changed));
+        let closed = self.workers.iter_mut().map(|worker| worker.close(step, end, changed));
         let closed: Vec<_> = closed.collect::<Result<_, _>>()?;
         for owner in 0..self.workers.len() {
             let partials: Vec<_> = closed.iter().map(|partials| partials[owner].clone()).collect();

@@ -19,6 +19,8 @@
 //!
 //! [`evict`](WindowState::evict) may come between batches or at a barrier before the freeze. A restore fills an empty state before the first batch.
 //!
+//! A window of many panes adds up sums of neighbours that are kept beside them ([`sums`]).
+//!
 //! The order of rows within a window is that of the tables, or of (lane, key) when a run takes part: the same for the same
 //! history of batches, evictions and restores, and nothing to rely on otherwise.
 
@@ -28,6 +30,7 @@ mod duplicates;
 mod pane;
 mod restore;
 mod sessions;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -55,6 +58,8 @@ pub use self::changed::{Changed, ChangedGroups, Place};
 pub use self::pane::Change;
 use self::pane::{Pane, pane};
 pub use self::restore::{Origin, PaneRestore};
+use self::sums::Sums;
+pub use self::sums::most_tables;
 pub use self::traces::Trace;
 use self::updates::Early;
 
@@ -92,7 +97,7 @@ fn rows_of_run(run: Run, lanes: Range<u16>, cold: &dyn ColdStore) -> Result<Enco
 /// What one worker hands to one owner when a window closes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partials {
-    /// Rows of the owner's lanes; a key may occur once per pane. Of sessions, those of the pane that is settled.
+    /// Rows of the owner's lanes; a key may occur several times. Of sessions, those of the pane that is settled.
     pub rows: EncodedRows,
     /// Of sessions, the rows of the panes behind that.
     pub later: BTreeMap<i64, EncodedRows>,
@@ -159,6 +164,7 @@ pub struct WindowState {
     early: Option<Early>,
     layout: Arc<Layout>,
     panes: BTreeMap<i64, Pane>,
+    sums: Sums,
     // Filled anew by each batch; kept for their memory.
     keys: Keys,
     groups: Vec<u32>,
@@ -193,6 +199,7 @@ impl WindowState {
             early: None,
             layout,
             panes: BTreeMap::new(),
+            sums: Sums::default(),
             keys: Keys::default(),
             groups: vec![],
             buckets: Buckets::default(),
@@ -245,6 +252,7 @@ impl WindowState {
                 updated.partly_late += count as u64;
             }
             updated.used += count as u64;
+            self.sums.forget(self.spec, start);
             let table = &mut pane(&mut self.panes, start, &self.layout)?.table;
             table.upsert(&self.keys, rows, &mut self.groups)?;
             table.update(rows, &self.groups, arguments)?;
@@ -273,7 +281,7 @@ impl WindowState {
     /// per owner of lanes, of all groups or of those in `only`. The rows of its own lanes are not among them: [`merge`](Self::merge) takes those
     /// from the tables, so that a single worker copies nothing.
     pub fn close(
-        &self,
+        &mut self,
         end: i64,
         only: Option<&ChangedGroups>,
         worker: usize,
@@ -283,31 +291,40 @@ impl WindowState {
         if let (Emits::Rows, Some(within_ms), Some(candidates)) = (self.emits, gap_ms, only) {
             return self.remembered(within_ms, candidates, workers);
         }
-        let mut partials: Vec<Partials> = (0..workers).map(|_| Partials::default()).collect();
-        let is_session = gap_ms.is_some();
-        for (start, pane) in self.panes_of(end) {
-            if workers > 1 {
-                let is_later = is_session && (end == EVERYTHING || start > self.spec.start(end));
-                let mut hand_over = |group: u32| {
-                    let owner = key::owner_of(key::lane(pane.table.hash(group)), workers);
-                    if owner != worker {
-                        let Partials { rows, later, .. } = &mut partials[owner];
-                        let rows = if is_later { later.entry(start).or_default() } else { rows };
-                        pane.table.encode_row(group, rows);
-                    }
-                };
-                match only {
-                    None => pane.table.groups().for_each(&mut hand_over),
-                    Some(only) => {
-                        only.of_table(&pane.table, &(0..key::LANES)).into_iter().for_each(&mut hand_over)
-                    }
+        if gap_ms.is_none() && only.is_none() {
+            self.make_sums(end)?;
+        }
+        let runs: Vec<Run> = self.panes_of(end).flat_map(|(_, pane)| pane.runs.iter().copied()).collect();
+        let partials = || Partials { runs: runs.clone(), ..Partials::default() };
+        let mut partials: Vec<Partials> = (0..workers).map(|_| partials()).collect();
+        if workers == 1 {
+            return Ok(partials);
+        }
+        for (later, table) in self.parts(end) {
+            let mut hand_over = |group: u32| {
+                let owner = key::owner_of(key::lane(table.hash(group)), workers);
+                if owner != worker {
+                    let partials = &mut partials[owner];
+                    let rows =
+                        later.map_or(&mut partials.rows, |pane| partials.later.entry(pane).or_default());
+                    table.encode_row(group, rows);
                 }
-            }
-            for owner in &mut partials {
-                owner.runs.extend_from_slice(&pane.runs);
+            };
+            match only {
+                None => table.groups().for_each(&mut hand_over),
+                Some(only) => only.of_table(table, &(0..key::LANES)).into_iter().for_each(&mut hand_over),
             }
         }
         Ok(partials)
+    }
+
+    /// The tables of the window that ends at `end`; of sessions, each behind the pane that is settled with its pane.
+    fn parts(&self, end: i64) -> Vec<(Option<i64>, &GroupTable)> {
+        if self.spec.session_gap_ms().is_none() {
+            return self.tables(end).into_iter().map(|table| (None, table)).collect();
+        }
+        let is_later = |start: &i64| end == EVERYTHING || *start > self.spec.start(end);
+        self.panes_of(end).map(|(start, pane)| (Some(start).filter(is_later), &pane.table)).collect()
     }
 
     /// Emits the window that ends at `end`, or the groups of it that are in `only`, as far as this worker's `lanes` go: its own tables and what
@@ -341,9 +358,7 @@ impl WindowState {
         cold: &dyn ColdStore,
         emit: &mut dyn FnMut(WindowRows) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        let panes = self.spec.panes(end).filter_map(|start| self.panes.get(&start));
-        let tables: Vec<&GroupTable> =
-            panes.map(|pane| &pane.table).filter(|table| !table.is_empty()).collect();
+        let tables = self.tables(end);
         let rows: Vec<&EncodedRows> =
             partials.iter().map(|partial| &partial.rows).filter(|rows| !rows.is_empty()).collect();
         let runs = partials.iter().flat_map(|partial| partial.runs.iter().copied());
@@ -385,11 +400,18 @@ impl WindowState {
         while let Some(first) = self.panes.first_entry()
             && self.spec.last_end(*first.key()) <= purged
         {
-            for run in first.remove().runs {
+            let (start, pane) = first.remove_entry();
+            self.sums.forget(self.spec, start);
+            for run in pane.runs {
                 cold.remove(run)?;
             }
         }
         Ok(())
+    }
+
+    /// Lets go of what can be computed again. Returns the bytes freed.
+    pub fn let_go(&mut self) -> u64 {
+        self.sums.let_go(self.panes.keys().next_back().copied()) as u64
     }
 
     /// Moves the largest table into the cold store, as a run of the generation that `next_generation` names. Beyond
@@ -408,6 +430,7 @@ impl WindowState {
         let Some((&start, pane)) = filled.max_by_key(|(_, pane)| pane.table.memory_bytes()) else {
             return Ok(0);
         };
+        self.sums.forget(self.spec, start);
         let run = Run { step: self.id, pane: start, generation: next_generation() };
         if is_planted(Planted::OlderGenerationLost) {
             pane.runs.clear();
@@ -466,11 +489,15 @@ impl WindowState {
 
     /// Bytes held by tables and scratch memory, unused capacity included.
     pub fn memory_bytes(&self) -> u64 {
+        let scratch = self.keys.memory_bytes() + self.groups.capacity() * 4 + self.buckets.memory_bytes();
+        (self.pane_bytes() + self.sums.memory_bytes() + scratch) as u64
+    }
+
+    fn pane_bytes(&self) -> usize {
         let of_pane = |pane: &Pane| {
             pane.table.memory_bytes() + pane.unsent.memory_bytes() + pane.pending.memory_bytes()
         };
-        let tables: usize = self.panes.values().map(of_pane).sum();
-        (tables + self.keys.memory_bytes() + self.groups.capacity() * 4 + self.buckets.memory_bytes()) as u64
+        self.panes.values().map(of_pane).sum()
     }
 
     /// Groups in memory, over all panes.

@@ -117,12 +117,13 @@ impl Worker {
     /// # Errors
     /// `Bug` if there is no such step.
     pub fn close(
-        &self,
+        &mut self,
         window: usize,
         end: i64,
         only: Option<&ChangedGroups>,
     ) -> Result<Vec<Partials>, WorkerError> {
-        Ok(self.state(window)?.close(end, only, self.index, self.workers)?)
+        let (worker, workers) = (self.index, self.workers);
+        Ok(self.state_mut(window)?.close(end, only, worker, workers)?)
     }
 
     /// Puts together this worker's groups of the window that ends at `end`, from what every worker's [`close`](Self::close) has for
@@ -303,6 +304,11 @@ impl Worker {
     /// Bytes that the state takes in memory.
     pub fn memory_bytes(&self) -> u64 {
         self.windows.iter().filter_map(|window| window.state.as_ref()).map(WindowState::memory_bytes).sum()
+    }
+
+    /// Lets go of what takes memory and can be computed again; returns the bytes freed.
+    pub fn let_go(&mut self) -> u64 {
+        self.windows.iter_mut().filter_map(|window| window.state.as_mut()).map(WindowState::let_go).sum()
     }
 
     /// Moves the largest pane of the step that takes most memory to the cold store; returns the bytes freed, 0 if no row is

@@ -7,6 +7,7 @@ use super::{
     ExplainedColumn, ExplainedDelay, ExplainedSink, ExplainedSource, ExplainedStep, ExplainedWindow,
     Explanation,
 };
+use crate::state::window_state::most_tables;
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -190,7 +191,16 @@ impl ExplainedWindow {
                 line(f, "", "while a group goes on, its row moves to later panes".to_owned())
             }
             1 => Ok(()),
-            panes => line(f, "", format!("a result adds up to {panes} of these rows")),
+            panes => match most_tables(panes) {
+                tables if tables < panes => line(
+                    f,
+                    "",
+                    format!(
+                        "a result adds up to {panes} of these rows, or {tables} sums of them where keys recur"
+                    ),
+                ),
+                _ => line(f, "", format!("a result adds up to {panes} of these rows")),
+            },
         }
     }
 }

@@ -363,7 +363,7 @@ mod tests {
                 && end <= purged
             {
                 frontier = end;
-                let closed = self.workers.iter().enumerate();
+                let closed = self.workers.iter_mut().enumerate();
                 let closed: Vec<Vec<Partials>> =
                     closed.map(|(at, state)| state.close(end, None, at, count).unwrap()).collect();
                 for (owner, state) in self.workers.iter_mut().enumerate() {

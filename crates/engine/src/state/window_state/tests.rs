@@ -196,6 +196,11 @@ impl World {
         assert_eq!(update(&mut self.workers[worker], rows, self.purged), expected);
     }
 
+    fn let_go(&mut self, worker: usize) {
+        let worker = worker % self.workers.len();
+        self.workers[worker].let_go();
+    }
+
     fn evict(&mut self, worker: usize) {
         let worker = worker % self.workers.len();
         let generation = &mut self.generation;
@@ -241,7 +246,7 @@ impl World {
             frontier = end;
             let closed: Vec<Vec<Partials>> = self
                 .workers
-                .iter()
+                .iter_mut()
                 .enumerate()
                 .map(|(at, state)| state.close(end, None, at, count).unwrap())
                 .collect();
@@ -339,6 +344,7 @@ impl World {
 enum Op {
     Batch(usize, Vec<Row>),
     Evict(usize),
+    LetGo(usize),
     Barrier(i64),
     Crash(usize),
 }
@@ -346,7 +352,9 @@ enum Op {
 fn row() -> impl Strategy<Value = Row> {
     let text = prop::sample::select(vec!["", "a", "b", "a\0", "longer than the others"]);
     let amount = prop_oneof![8 => -100i64..100, 1 => Just(i64::MAX), 1 => Just(i64::MIN)];
-    let group = (prop::option::weighted(0.9, text.clone().prop_map(str::to_owned)), 0i64..4);
+    let any = (prop::option::weighted(0.9, text.clone().prop_map(str::to_owned)), 0i64..4);
+    // One is in many panes.
+    let group = prop_oneof![any, Just((None, 0))];
     (1i64..120, group, prop::option::weighted(0.8, amount), prop::option::of(text.prop_map(str::to_owned)))
         .prop_map(|(time, group, amount, text)| Row { time, group, amount, text })
 }
@@ -355,6 +363,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (0usize..3, prop::collection::vec(row(), 0..30)).prop_map(|(worker, rows)| Op::Batch(worker, rows)),
         3 => (0usize..3).prop_map(Op::Evict),
+        1 => (0usize..3).prop_map(Op::LetGo),
         3 => (-10i64..140).prop_map(Op::Barrier),
         2 => (1usize..4).prop_map(Op::Crash),
     ]
@@ -364,7 +373,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn windows_are_the_fold_of_their_rows(
-        (every, slices) in prop::sample::select(vec![(20, 1), (5, 4), (10, 2), (7, 3)]),
+        (every, slices) in prop::sample::select(vec![(20, 1), (5, 4), (10, 2), (7, 3), (3, 8), (2, 21)]),
         cumulative: bool,
         offset in prop_oneof![Just(0), 0i64..20],
         workers in 1usize..4,
@@ -376,6 +385,7 @@ proptest! {
             match op {
                 Op::Batch(worker, rows) => world.batch(worker, &rows),
                 Op::Evict(worker) => world.evict(worker),
+                Op::LetGo(worker) => world.let_go(worker),
                 Op::Barrier(purged) => world.barrier(purged),
                 Op::Crash(workers) => world.restart(workers),
             }

@@ -108,7 +108,7 @@ impl Run {
                 };
                 let closed: Vec<_> = self
                     .workers
-                    .iter()
+                    .iter_mut()
                     .map(|worker| worker.close(window, end, None))
                     .collect::<Result<_, _>>()?;
                 for owner in 0..self.workers.len() {
