@@ -97,7 +97,7 @@ pub const SHAPES: [Shape; 17] = [
     Shape { size: 150, every: 50, lateness: 80, updates: true, early: true, ..PLAIN },
     Shape { deduplicates: true, lateness: 30, ..SESSIONS },
     Shape { deduplicates: true, size: 40, every: 5, second: Some(100), ..SESSIONS },
-    Shape { size: 90, every: 10, lateness: 40, ..PLAIN },
+    Shape { size: 320, every: 20, ..PLAIN },
     Shape { size: 80, every: 10, lateness: 20, updates: true, ..PLAIN },
 ];
 
