@@ -41,7 +41,7 @@ pub fn match_steps(
     let mut problems = vec![];
     let mut claimed = vec![];
     let by_name = |name: &str| manifest.steps.iter().find(|state| state.name == name);
-    for (step, window) in windowed(plan) {
+    for (step, window) in plan.windows() {
         let former = step.was.as_deref().and_then(by_name);
         let Some(state) = by_name(&step.name).or(former) else {
             found.begin(step, window, Frontiers::START);
@@ -81,7 +81,7 @@ pub fn match_steps(
         found.dropped.push(state.id);
     }
     for name in &decision.discarded {
-        let is_known = by_name(name).is_some() || windowed(plan).any(|(step, _)| step.name == *name);
+        let is_known = by_name(name).is_some() || plan.windows().any(|(step, _)| step.name == *name);
         if !is_known {
             problems.push(format!("`--discard-state {name}`: there is no windowed step `{name}`"));
         }
@@ -154,10 +154,6 @@ impl Match {
             ..state.clone()
         });
     }
-}
-
-fn windowed(plan: &Plan) -> impl Iterator<Item = (&Step, &Window)> {
-    plan.steps.iter().filter_map(|step| Some((step, step.window.as_ref()?)))
 }
 
 fn aggregates(window: &Window) -> impl Iterator<Item = AggregateState> {

@@ -47,10 +47,10 @@ impl Search {
     /// # Errors
     /// [`NoAnswer::NoSuchKey`].
     pub fn new(plan: Arc<Plan>, text: &str) -> Result<(Search, Request), NoAnswer> {
-        let windows = || plan.steps.iter().filter_map(|step| Some((step, step.window.as_ref()?)));
-        let keys: Vec<_> = windows().map(|(_, window)| parse_key(&window.group_by, text)).collect();
+        let keys: Vec<_> = plan.windows().map(|(_, window)| parse_key(&window.group_by, text)).collect();
         if keys.iter().all(Result::is_err) {
-            let steps = windows().zip(&keys).filter_map(|((step, _), key)| Some((step, key.as_ref().err()?)));
+            let steps =
+                plan.windows().zip(&keys).filter_map(|((step, _), key)| Some((step, key.as_ref().err()?)));
             let reasons: Vec<_> = steps.map(|(step, reason)| format!("`{}`: {reason}", step.name)).collect();
             return Err(NoAnswer::NoSuchKey(match reasons.is_empty() {
                 true => "the pipeline has no step that keeps anything by key".to_owned(),
@@ -76,14 +76,14 @@ impl Search {
         if answers.len() < self.plan.parallelism {
             return Err(NoAnswer::NotRunning);
         }
-        let steps = self.plan.steps.iter().filter_map(|step| Some((&step.name, step.window.as_ref()?)));
-        let of_key = steps.zip(self.keys).enumerate().map(|(number, ((name, window), key))| {
+        let steps = self.plan.windows().zip(self.keys).enumerate();
+        let of_key = steps.map(|(number, ((step, window), key))| {
             let found = answers.iter_mut().filter_map(|answer| answer.get_mut(number)?.take());
             let of_key = match key {
                 Ok(_) => OfKey::Held(held(window, &found.collect::<Vec<_>>())),
                 Err(reason) => OfKey::NoKey(reason),
             };
-            (name.clone(), of_key)
+            (step.name.clone(), of_key)
         });
         Ok(of_key.collect())
     }

@@ -101,14 +101,23 @@ impl From<WorkerError> for Stop {
 
 type Step<T = ()> = Result<T, Stop>;
 
+/// Sources are not polled at one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Barrier {
+    /// There is none.
+    None,
+    /// The epoch has not ended yet: windows fire.
+    Firing,
+    /// The epoch has ended, and the next has not begun.
+    Held,
+}
+
 /// What a worker does between two messages.
 struct Running {
     thread: WorkerThread,
     started: Instant,
-    /// At a barrier: sources are not polled.
-    standing: bool,
-    /// Between a barrier and the end of its epoch: windows fire.
-    passing: bool,
+    /// How far the barrier is at which it stands.
+    barrier: Barrier,
     /// What is asked about keys and not answered yet.
     questions: Vec<Question>,
     /// The partition to poll next.
@@ -141,8 +150,7 @@ impl WorkerThread {
         let mut running = Running {
             thread: self,
             started: Instant::now(),
-            standing: false,
-            passing: false,
+            barrier: Barrier::None,
             questions: vec![],
             turn: 0,
             changed,
@@ -206,7 +214,7 @@ impl Running {
     fn may_poll(&self) -> bool {
         let held = self.thread.load.held_bytes.load(Relaxed);
         let may_hold = held < self.thread.context.held_limit && !self.enough_waits();
-        !self.standing && !self.thread.partitions.is_empty() && may_hold
+        self.barrier == Barrier::None && !self.thread.partitions.is_empty() && may_hold
     }
 
     /// Whether as many rows wait for the barrier as this worker may keep until then.
@@ -215,7 +223,7 @@ impl Running {
     }
 
     fn why_not_polling(&self) -> Spent {
-        if self.standing || self.enough_waits() {
+        if self.barrier != Barrier::None || self.enough_waits() {
             Spent::BlockedByCheckpoint
         } else if self.thread.partitions.is_empty() {
             Spent::Idle
@@ -342,7 +350,7 @@ impl Running {
                 Ok(())
             }
             ToWorker::Resume => {
-                (self.standing, self.passing) = (false, false);
+                self.barrier = Barrier::None;
                 self.answer_questions();
                 self.relieve_memory()
             }
@@ -355,7 +363,7 @@ impl Running {
     }
 
     fn barrier(&mut self) -> Step {
-        (self.standing, self.passing) = (true, true);
+        self.barrier = Barrier::Firing;
         let windows = 0..self.thread.engine.windows();
         self.fired = windows
             .map(|step| self.thread.engine.frontiers(step).map(|at| at.fired))
@@ -485,7 +493,7 @@ impl Running {
         thread.driver.event(Event::Frozen(FrozenReport { worker, counts }));
         thread.refresh_limits();
         self.pressed = false;
-        (self.standing, self.passing) = (hold, false);
+        self.barrier = if hold { Barrier::Held } else { Barrier::None };
         self.answer_questions();
         if hold { Ok(()) } else { self.relieve_memory() }
     }
@@ -493,7 +501,7 @@ impl Running {
     /// Answers what was asked about keys, but for the time in which windows fire: rows are on their way between workers then. Every worker is asked
     /// between the same two messages of the driver, and so they answer alike.
     fn answer_questions(&mut self) {
-        if self.passing {
+        if self.barrier == Barrier::Firing {
             return;
         }
         for Question { keys, reply } in self.questions.drain(..) {

@@ -12,7 +12,7 @@ use crate::formats::decode::Decoder;
 use crate::message::OwnedMessage;
 use crate::plan::{Column, Emits, Group, Source, Window};
 use crate::state::key::{self, Keys};
-use crate::state::window_state::Trace;
+use crate::state::window_state::{Changed, ChangedGroups, Trace};
 
 /// Most windows that an answer holds.
 const MAX_WINDOWS: usize = 100;
@@ -66,7 +66,14 @@ pub struct HeldWindow {
 
 /// A key of a windowed step, as state knows it.
 #[derive(Clone, Debug)]
-pub struct Key(pub(crate) Keys);
+pub struct Key(Keys);
+
+impl Key {
+    pub(crate) fn groups(&self) -> ChangedGroups {
+        let told = Changed { keys: self.0.clone(), places: vec![] };
+        ChangedGroups::new(std::iter::once(&told))
+    }
+}
 
 /// The key of a step that a text names: the value itself where there is one group, or a JSON object of all. Values are read as those of
 /// records are: refused rather than rounded.
@@ -74,7 +81,6 @@ pub struct Key(pub(crate) Keys);
 /// # Errors
 /// What is to be written instead.
 pub fn parse_key(groups: &[Group], text: &str) -> Result<Key, String> {
-    let names = || groups.iter().map(|group| format!("\"{}\": …", group.name)).collect::<Vec<_>>().join(", ");
     let members: Option<BTreeMap<String, IgnoredAny>> = serde_json::from_str(text).ok();
     let is_whole = members.is_some_and(|members| {
         members.len() == groups.len() && groups.iter().all(|group| members.contains_key(&group.name))
@@ -89,7 +95,10 @@ pub fn parse_key(groups: &[Group], text: &str) -> Result<Key, String> {
             let value = if is_bare { text.to_owned() } else { json!(text).to_string() };
             decode(groups, format!("{{{}: {value}}}", json!(group.name)))
         }
-        _ => Err(format!("its keys are written as a JSON object: {{{}}}", names())),
+        _ => {
+            let members: Vec<_> = groups.iter().map(|group| format!("\"{}\": …", group.name)).collect();
+            Err(format!("its keys are written as a JSON object: {{{}}}", members.join(", ")))
+        }
     }
 }
 

@@ -2,12 +2,17 @@
 
 use onceflow_protocol::coordinator::{TimeInput, WindowedStep};
 
-use super::{Plan, Stream};
+use super::{Plan, Step, Stream, Window};
 
 impl Plan {
     /// Places of the windowed steps in [`Plan::steps`], ascending: windowed steps are numbered in this order.
     pub fn windowed(&self) -> Vec<usize> {
         (0..self.steps.len()).filter(|step| self.steps[*step].window.is_some()).collect()
+    }
+
+    /// The windowed steps, by number.
+    pub fn windows(&self) -> impl Iterator<Item = (&Step, &Window)> {
+        self.steps.iter().filter_map(|step| Some((step, step.window.as_ref()?)))
     }
 
     /// The windowed steps, by number, as the protocol sees them.

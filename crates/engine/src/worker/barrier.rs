@@ -292,7 +292,7 @@ impl Worker {
     /// # Errors
     /// `Bug` if there is no such step; those of the cold store.
     pub fn find(&self, window: usize, key: &Key) -> Result<Found, WorkerError> {
-        let traces = self.state(window)?.traces(&key.0, self.cold.as_ref())?;
+        let traces = self.state(window)?.traces(&key.groups(), self.cold.as_ref())?;
         Ok(Found { frontiers: self.frontiers(window)?, traces })
     }
 
@@ -306,9 +306,11 @@ impl Worker {
         self.windows.iter().filter_map(|window| window.state.as_ref()).map(WindowState::memory_bytes).sum()
     }
 
-    /// Lets go of what takes memory and can be computed again; returns the bytes freed.
-    pub fn let_go(&mut self) -> u64 {
-        self.windows.iter_mut().filter_map(|window| window.state.as_mut()).map(WindowState::let_go).sum()
+    /// Lets go of what takes memory and can be computed again.
+    pub fn let_go(&mut self) {
+        for state in self.windows.iter_mut().filter_map(|window| window.state.as_mut()) {
+            state.let_go();
+        }
     }
 
     /// Moves the largest pane of the step that takes most memory to the cold store; returns the bytes freed, 0 if no row is

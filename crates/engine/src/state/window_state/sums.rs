@@ -84,11 +84,8 @@ impl WindowState {
     /// # Errors
     /// `TooLarge` as [`GroupTable::upsert`].
     pub(super) fn make_sums(&mut self, end: i64) -> Result<(), StateError> {
-        let panes = self.spec.size_ms() / self.spec.every_ms();
-        if most_tables(panes) == panes {
-            return Ok(());
-        }
-        if self.sums.short_to.is_some_and(|newest| self.spec.start(end) <= newest) {
+        let is_short = self.sums.short_to.is_some_and(|newest| self.spec.start(end) <= newest);
+        if is_short || self.spec.size_ms() / self.spec.every_ms() < MIN_PANES {
             return Ok(());
         }
         let budget = self.pane_bytes();
@@ -96,17 +93,15 @@ impl WindowState {
     }
 
     fn make_sum(&mut self, place: Place, budget: usize) -> Result<(), StateError> {
-        let (level, first) = place;
-        if level == 0 || self.sums.blocks.contains_key(&place) || !self.has_panes(place) {
+        if place.0 == 0 || self.sums.blocks.contains_key(&place) || !self.has_panes(place) {
             return Ok(());
         }
-        let halves = [(level - 1, first), (level - 1, first + (1 << (level - 1)))];
-        halves.into_iter().try_for_each(|half| self.make_sum(half, budget))?;
+        halves(place).into_iter().try_for_each(|half| self.make_sum(half, budget))?;
         if self.sums.bytes >= budget {
             return Ok(());
         }
         let mut tables = vec![];
-        halves.into_iter().for_each(|half| self.gather(half, &mut tables));
+        halves(place).into_iter().for_each(|half| self.gather(half, &mut tables));
         let mut sum = None;
         if (2..=MAX_PARTS).contains(&tables.len()) && 3.0 * distinct(&tables) <= 2.0 {
             let bytes: usize = tables.iter().map(|table| table.memory_bytes()).sum();
@@ -120,8 +115,8 @@ impl WindowState {
 
     /// Whether there is anything in a block.
     fn has_panes(&self, (level, first): Place) -> bool {
-        let start = |number: i64| number * self.spec.every_ms() + self.spec.offset_ms();
-        self.panes.range(start(first)..start(first + (1 << level))).next().is_some()
+        let first_behind = pane_of_number(self.spec, first + (1 << level));
+        self.panes.range(pane_of_number(self.spec, first)..first_behind).next().is_some()
     }
 
     /// The tables that make up the window that ends at `end`, in order of time: sums where they are made, panes otherwise.
@@ -131,18 +126,15 @@ impl WindowState {
         tables
     }
 
-    fn gather<'t>(&'t self, (level, first): Place, tables: &mut Vec<&'t GroupTable>) {
-        match self.sums.blocks.get(&(level, first)) {
-            Some(Some(sum)) => tables.push(sum),
-            _ if level == 0 => {
-                let pane = self.panes.get(&(first * self.spec.every_ms() + self.spec.offset_ms()));
+    fn gather<'t>(&'t self, place: Place, tables: &mut Vec<&'t GroupTable>) {
+        match (self.sums.blocks.get(&place), place) {
+            (Some(Some(sum)), _) => tables.push(sum),
+            (_, (0, number)) => {
+                let pane = self.panes.get(&pane_of_number(self.spec, number));
                 tables.extend(pane.map(|pane| &pane.table).filter(|table| !table.is_empty()));
             }
-            _ if !self.has_panes((level, first)) => {}
-            _ => {
-                self.gather((level - 1, first), tables);
-                self.gather((level - 1, first + (1 << (level - 1))), tables);
-            }
+            _ if !self.has_panes(place) => {}
+            _ => halves(place).into_iter().for_each(|half| self.gather(half, tables)),
         }
     }
 
@@ -178,6 +170,16 @@ fn distinct(tables: &[&GroupTable]) -> f64 {
 /// Number of a pane; neighbours have neighbouring numbers.
 fn number_of(spec: WindowSpec, pane: i64) -> i64 {
     (pane - spec.offset_ms()).div_euclid(spec.every_ms())
+}
+
+/// The pane of that number.
+fn pane_of_number(spec: WindowSpec, number: i64) -> i64 {
+    number * spec.every_ms() + spec.offset_ms()
+}
+
+/// The two blocks that a block of more than one pane is made of.
+fn halves((level, first): Place) -> [Place; 2] {
+    [(level - 1, first), (level - 1, first + (1 << (level - 1)))]
 }
 
 /// The largest blocks that these panes are made of, in order.

@@ -2,10 +2,10 @@
 
 use super::pane::Pane;
 use super::sessions::{FIRST_EVENT, LAST_EVENT, events};
-use super::{Emits, WindowState};
+use super::{ChangedGroups, Emits, WindowState};
 use crate::state::StateError;
 use crate::state::cold::ColdStore;
-use crate::state::key::{self, Keys};
+use crate::state::key;
 use crate::state::rows::EncodedRows;
 use crate::state::table::GroupTable;
 
@@ -19,28 +19,27 @@ pub struct Trace {
 }
 
 impl WindowState {
-    /// What there is here of the first of these keys, in memory or cold, by pane.
+    /// What there is here of these keys, of which there should be one, in memory or cold, by pane.
     ///
     /// # Errors
     /// `Cold` and `Damaged` if a run cannot be read.
-    pub fn traces(&self, keys: &Keys, cold: &dyn ColdStore) -> Result<Vec<Trace>, StateError> {
-        let (key, hash) = (keys.get(0), keys.hash(0));
-        let asked = [(key::lane(hash), key)];
-        let mut traces = vec![];
+    pub fn traces(&self, keys: &ChangedGroups, cold: &dyn ColdStore) -> Result<Vec<Trace>, StateError> {
+        let lanes = 0..key::LANES;
         let is_dated = self.spec.session_gap_ms().is_some();
+        let mut traces = vec![];
         for (start, pane) in &self.panes {
-            let in_memory = pane.table.find(key, hash);
-            let mut states = vec![];
+            let groups = keys.of_table(&pane.table, &lanes);
+            let mut evicted: Vec<EncodedRows> = vec![];
             for run in &pane.runs {
-                if is_dated || (in_memory.is_none() && states.is_empty()) {
-                    states.extend(cold.get(*run, &asked)?.into_iter().flatten());
+                if is_dated || (groups.is_empty() && evicted.is_empty()) {
+                    evicted.extend(Some(keys.of_run(*run, &lanes, cold)?).filter(|rows| !rows.is_empty()));
                 }
             }
-            if in_memory.is_none() && states.is_empty() {
+            if groups.is_empty() && evicted.is_empty() {
                 continue;
             }
             let events = match is_dated {
-                true => Some(self.events_of(key, pane, in_memory, &states)?),
+                true => Some(self.events_of(pane, &groups, &evicted)?),
                 false => None,
             };
             traces.push(Trace { pane: *start, events });
@@ -51,16 +50,13 @@ impl WindowState {
     /// The first and the last event of a key in a pane, from its row in memory and those that were evicted.
     fn events_of(
         &self,
-        key: &[u8],
         pane: &Pane,
-        in_memory: Option<u32>,
-        evicted: &[Vec<u8>],
+        groups: &[u32],
+        evicted: &[EncodedRows],
     ) -> Result<(i64, i64), StateError> {
         let mut found = GroupTable::new(self.layout.clone())?;
-        found.merge_groups(&pane.table, in_memory.as_slice())?;
-        let mut rows = EncodedRows::default();
-        evicted.iter().for_each(|state| rows.push(key, |out| out.extend_from_slice(state)));
-        found.merge_rows(&rows)?;
+        found.merge_groups(&pane.table, groups)?;
+        evicted.iter().try_for_each(|rows| found.merge_rows(rows))?;
         let last = if self.emits == Emits::Rows { FIRST_EVENT } else { LAST_EVENT };
         Ok((events(&found, FIRST_EVENT)?.value(0), events(&found, last)?.value(0)))
     }
